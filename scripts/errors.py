@@ -1,0 +1,95 @@
+"""Every expected failure: what happened, its exit code and the next step.
+
+The codes are those of sysexits(3); an agent's own exit code is never changed.
+"""
+
+from __future__ import annotations
+
+
+class NddtError(Exception):
+    """An expected failure that the user can do something about.
+
+    Args:
+        message: What happened, in one line.
+        next_step: What to do about it, in one line; empty if the message says it.
+        detail: Lines of somebody else's output that explain it, shown above the message.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, next_step: str = "", *, detail: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+        self.detail = detail
+
+    def __str__(self) -> str:
+        parts = [self.detail.rstrip()] if self.detail else []
+        parts.append(f"nddt: {self.message}" + (f" — {self.next_step}" if self.next_step else ""))
+        return "\n".join(parts)
+
+
+class UsageError(NddtError):
+    """The command line asks for something that makes no sense."""
+
+    exit_code = 64
+
+
+class DataError(NddtError):
+    """Input, or a file the user named, is not usable."""
+
+    exit_code = 65
+
+
+class UnavailableError(NddtError):
+    """The provider, or a program it needs, is not there."""
+
+    exit_code = 69
+
+
+class CannotCreateError(NddtError):
+    """An image or a sandbox could not be made."""
+
+    exit_code = 73
+
+
+class TransportLostError(NddtError):
+    """The connection to the sandbox broke."""
+
+    exit_code = 74
+
+
+class TryAgainError(NddtError):
+    """It may work later: a quota, a rate limit, a busy name."""
+
+    exit_code = 75
+
+
+class CredentialsError(NddtError):
+    """A key or token is missing or was refused."""
+
+    exit_code = 77
+
+
+class ConfigError(NddtError):
+    """A setting has a value that is not allowed."""
+
+    exit_code = 78
+
+
+class TimeLimitError(NddtError):
+    """The run took longer than its time limit."""
+
+    exit_code = 124
+
+
+class EndedBySignalError(NddtError):
+    """A signal ended the run.
+
+    Args:
+        signum: The signal; the exit code is 128 + signum.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"ended by signal {signum}")
+        self.exit_code = 128 + signum
