@@ -6,14 +6,19 @@ import logging
 import os
 import shutil
 import sys
+import termios
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from scripts.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 log = logging.getLogger("nddt")
+
+_PLAIN_SCREEN = b"".join(b"\x1b[?%dl" % mode for mode in (1049, 1000, 1002, 1003, 1004, 1006, 2004))
+_PLAIN_SCREEN += b"\x1b[?25h\x1b[0m\r"
 
 
 def is_terminal(descriptor: int) -> bool:
@@ -34,6 +39,20 @@ def set_up_logging(*, verbose: bool) -> None:
     log.setLevel(logging.DEBUG if verbose else quiet)
 
 
+def can_ask() -> bool:
+    """Tell whether somebody is there to answer a question."""
+    return is_terminal(0) and is_terminal(2)
+
+
+def ask(question: str) -> bool:
+    """Ask a yes-or-no question; without a terminal the answer is no."""
+    if not can_ask():
+        return False
+    sys.stderr.write(f"nddt: {question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
 def confirm(question: str, *, yes: bool, otherwise: str) -> None:
     """Ask before something that cannot be undone or that costs something.
 
@@ -47,12 +66,28 @@ def confirm(question: str, *, yes: bool, otherwise: str) -> None:
     """
     if yes:
         return
-    if not (is_terminal(0) and is_terminal(2)):
-        raise UsageError(f"not without your consent: {question}", otherwise)
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+    if not can_ask():
+        raise UsageError(f"not done without your consent: {question}", otherwise)
+    if not ask(question):
         raise UsageError("not agreed to, nothing was done", otherwise)
+
+
+@contextmanager
+def kept_terminal() -> Iterator[None]:
+    """Give the terminal back as it was, however the program that used it ended."""
+    if not is_terminal(0):
+        yield
+        return
+    before = termios.tcgetattr(0)
+    try:
+        yield
+    except BaseException:
+        # It had no chance to leave the alternate screen, mouse reports and the like.
+        if is_terminal(1):
+            os.write(1, _PLAIN_SCREEN)
+        raise
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
 def progress(title: str) -> Callable[[str], None]:

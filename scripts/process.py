@@ -11,12 +11,13 @@ import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from scripts.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 log = logging.getLogger("nddt")
 
@@ -93,6 +94,25 @@ def capture(
     )
 
 
+def run_to_file(argv: Sequence[str], output: Path) -> int:
+    """Run a program that may leave a part of itself behind, with all its output in a file.
+
+    Returns:
+        The exit code, 128 + n for signal n.
+    """
+    log.debug("+ %s", shlex.join(argv))
+    with output.open("wb") as file:
+        done = subprocess.run(
+            argv,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    return exit_code(done.returncode)
+
+
 def stream(
     argv: Sequence[str],
     on_line: Callable[[str], None],
@@ -134,3 +154,52 @@ def stream(
         _return_cmd=True,
     )
     return exit_code(done.exit_code)
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    pipes: bool = False,
+    stdin: int | IO[bytes] | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a program and go on.
+
+    Args:
+        argv: The program and its arguments.
+        pipes: Give it pipes, and a session of its own that Ctrl-C does not reach.
+            Else it has our terminal, or whatever our stdin, stdout and stderr are.
+        stdin: What it reads in place of our stdin.
+        env: Its whole environment; None for ours.
+        cwd: Where it runs; None for where we are.
+
+    Raises:
+        UnavailableError: The program is not installed.
+    """
+    log.debug("+ %s", shlex.join(argv))
+    pipe = subprocess.PIPE if pipes else None
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=pipe if pipes else stdin,
+            stdout=pipe,
+            stderr=pipe,
+            start_new_session=pipes,
+            env=env,
+            cwd=cwd,
+        )
+    except FileNotFoundError as error:
+        raise UnavailableError(f"{argv[0]} is not installed", "run: inv setup") from error
+
+
+def wait(started: subprocess.Popen[bytes], timeout_s: float | None = None) -> int | None:
+    """Wait for a started program.
+
+    Returns:
+        Its exit code, 128 + n for signal n; None if it still runs after `timeout_s` seconds.
+    """
+    try:
+        return exit_code(started.wait(timeout_s))
+    except subprocess.TimeoutExpired:
+        return None

@@ -1,0 +1,72 @@
+"""Agents: one module each, and what all of them answer."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NAMES = ("claude",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asks an agent to do."""
+
+    prompt: str | None = None
+    """The prompt itself; None if it comes on stdin, or in the conversation."""
+    headless: bool = False
+    """Answer one prompt and end, instead of holding a conversation at a terminal."""
+    model: str | None = None
+    resume: str | None = None
+    """Id of the conversation to go on with."""
+    resume_last: bool = False
+    skip_permissions: bool = False
+    output_format: str | None = None
+    arguments: tuple[str, ...] = ()
+    """More of the agent's own arguments."""
+
+
+class Agent(Protocol):
+    """What an agent's module has."""
+
+    NAME: str
+    PACKAGE: str
+    """Its npm package."""
+    PROGRAM: str
+    """Its command."""
+    CREDENTIALS: tuple[str, ...]
+    """Variables of which one must be there, unless the model is on this machine."""
+    BASE_URL: str
+    """Variable with the model's address."""
+    CONFIGURATION: tuple[str, ...]
+    """Variables that configure it and always reach it; `*` at the end for all such."""
+    WAYS_IN: str
+    """The next step for whoever has no credential."""
+
+    def asks_nothing(self, arguments: tuple[str, ...]) -> bool:
+        """Tell whether its own arguments already ask for one answer instead of a talk."""
+
+    def command(self, request: Request, program: str) -> tuple[str, ...]:
+        """Give its command line."""
+
+    def variables(self, model_url: str | None) -> Mapping[str, str]:
+        """Give the variables it needs in a sandbox.
+
+        Args:
+            model_url: The address of a model on this machine that needs no credential.
+        """
+
+    def before(self, request: Request) -> str:
+        """Give shell text that answers its first-run questions."""
+
+    def after(self, request: Request) -> str:
+        """Give shell text that looks at what it did."""
+
+
+def get(name: str) -> Agent:
+    """Load an agent's module."""
+    return cast("Agent", importlib.import_module(f"scripts.agents.{name}"))

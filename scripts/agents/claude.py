@@ -1,0 +1,131 @@
+"""Claude Code, as it comes from npm.
+
+Facts about its files and options were tried with version 2.1.330.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from scripts.agents import Request
+
+NAME = "claude"
+PACKAGE = "@anthropic-ai/claude-code"
+PROGRAM = "claude"
+CREDENTIALS = (
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+    "CLAUDE_CODE_USE_BEDROCK",
+    "CLAUDE_CODE_USE_VERTEX",
+    "CLAUDE_CODE_USE_FOUNDRY",
+)
+BASE_URL = "ANTHROPIC_BASE_URL"
+CONFIGURATION = (
+    "ANTHROPIC_BASE_URL",
+    "ANTHROPIC_DEFAULT_*",
+    "ANTHROPIC_MODEL",
+    "ANTHROPIC_SMALL_FAST_MODEL",
+    "API_TIMEOUT_MS",
+    "BASH_*_TIMEOUT_MS",
+    "CLAUDE_CODE_DISABLE_*",
+    "CLAUDE_CODE_MAX_*",
+    "CLAUDE_CODE_USE_*",
+    "DISABLE_TELEMETRY",
+    "MAX_THINKING_TOKENS",
+)
+WAYS_IN = (
+    "put ANTHROPIC_API_KEY=… into .env, or run `claude setup-token` where you are logged in and "
+    "set CLAUDE_CODE_OAUTH_TOKEN, or see it work without an account: --demo"
+)
+
+_FIRST_RUN = {
+    "hasCompletedOnboarding": True,
+    "bypassPermissionsModeAccepted": True,
+    "projects": {
+        "/workspace": {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
+    },
+}
+_APPROVE_KEY = (
+    '(env.ANTHROPIC_API_KEY // "")[-20:] as $k | if $k == "" then . '
+    "else .customApiKeyResponses.approved |= ((. // []) - [$k] + [$k]) end"
+)
+
+
+def asks_nothing(arguments: tuple[str, ...]) -> bool:
+    """Tell whether `-p` is among the arguments."""
+    return not {"-p", "--print", "-v", "--version", "-h", "--help"}.isdisjoint(arguments)
+
+
+def command(request: Request, program: str) -> tuple[str, ...]:
+    """Give the command line; a prompt comes last, where nothing takes it for an option."""
+    options = {
+        "--model": request.model,
+        "--resume": request.resume,
+        "--output-format": request.output_format,
+    }
+    words = [program]
+    words += ["--print"] if request.headless and not asks_nothing(request.arguments) else []
+    words += [word for name, value in options.items() if value for word in (name, value)]
+    words += ["--continue"] if request.resume_last else []
+    words += ["--dangerously-skip-permissions"] if request.skip_permissions else []
+    words += ["--verbose"] if _must_be_verbose(request) else []
+    words += request.arguments
+    words += ["--", request.prompt] if request.prompt is not None else []
+    return tuple(words)
+
+
+def _must_be_verbose(request: Request) -> bool:
+    # It refuses `--print --output-format stream-json` without it.
+    streams = request.headless and request.output_format == "stream-json"
+    return streams and "--verbose" not in request.arguments
+
+
+def variables(model_url: str | None) -> Mapping[str, str]:
+    """Give what keeps it quiet in a sandbox."""
+    # IS_SANDBOX lets root skip permissions; the image, not the agent, decides its version.
+    fixed = {"IS_SANDBOX": "1", "DISABLE_AUTOUPDATER": "1"}
+    if model_url is None:
+        return fixed
+    # A model of this machine asks for no key, but the agent will not start without one.
+    local = {"ANTHROPIC_AUTH_TOKEN": "none", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+    return {**fixed, **local, BASE_URL: model_url}
+
+
+def before(request: Request) -> str:
+    """Answer the questions of a first conversation; a headless run asks none."""
+    if request.headless:
+        return ":"
+    merge = f"(if . == null then {{}} else . end) * {json.dumps(_FIRST_RUN)} | {_APPROVE_KEY}"
+    settings = '(. // {}) + {"skipDangerousModePermissionPrompt": true}'
+    return (
+        "umask_old=$(umask); umask 077; mkdir -p ~/.claude; "
+        f"{_merged('~/.claude.json', merge)}; {_merged('~/.claude/settings.json', settings)}; "
+        'umask "$umask_old"'
+    )
+
+
+def _merged(path: str, program: str) -> str:
+    return (
+        f"[ -s {path} ] || echo '{{}}' >{path}; "
+        f"jq '{program}' {path} >{path}.new && mv {path}.new {path}"
+    )
+
+
+def after(request: Request) -> str:
+    """Say how to allow it when a headless run was refused something."""
+    if not request.headless or request.skip_permissions:
+        return ":"
+    hint = (
+        "nddt: the agent was refused a permission that nobody was there to give — allow it with "
+        "--yolo, or name it: -- --allowedTools Edit"
+    )
+    return (
+        'if [ -n "$(find ~/.claude/projects -name "*.jsonl" -newer "${0%.sh}.pid" -exec '
+        "grep -lE \"haven't granted|requires approval\" {} + 2>/dev/null)\" ]; then "
+        f"echo '{hint}' >&2; fi"
+    )

@@ -1,0 +1,305 @@
+"""What the tasks do, one function each: options → settings → plan → workflow."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import stat
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from scripts import agents, console, housekeeping, naming, plan, providers, settings, workflow
+from scripts.errors import UsageError
+from scripts.workflow import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger("nddt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options that most tasks have; None means not given."""
+
+    provider: str | None = None
+    name: str | None = None
+    persistent: bool = False
+    timeout: str | None = None
+    yes: bool = False
+    verbose: bool = False
+    dry: bool = False
+
+    def work(self) -> Work:
+        """Load the settings and the provider."""
+        console.set_up_logging(verbose=self.verbose)
+        loaded = settings.from_here(
+            provider=self.provider,
+            name=self.name,
+            persistent=self.persistent,
+            timeout_s=self.timeout,
+        )
+        provider = providers.get(loaded.provider)
+        return Work(provider=provider, settings=loaded, yes=self.yes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What `run` is asked; None means not given."""
+
+    prompt: str | None = None
+    prompt_file: str | None = None
+    model: str | None = None
+    resume: str | None = None
+    resume_last: bool = False
+    yolo: bool = False
+    output_format: str | None = None
+    agent_args: str | None = None
+    arguments: tuple[str, ...] = ()
+    """Everything after `--`."""
+    demo: bool = False
+
+
+def _is_piped() -> bool:
+    """Tell whether our stdin is something that holds a prompt: a pipe, a socket, a file."""
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)
+
+
+def _agent_arguments(asked: Asked) -> tuple[str, ...]:
+    try:
+        return (*shlex.split(asked.agent_args or ""), *asked.arguments)
+    except ValueError as error:
+        raise UsageError(f"--agent-args cannot be read: {error}", "quote it as in a shell") from (
+            error
+        )
+
+
+def _request(asked: Asked, agent: agents.Agent) -> agents.Request:
+    """Decide between one answer and a conversation.
+
+    Raises:
+        UsageError: There is neither a prompt nor a terminal.
+    """
+    arguments = _agent_arguments(asked)
+    if asked.prompt is not None and asked.prompt_file is not None:
+        raise UsageError("--prompt and --prompt-file exclude each other", "give one of them")
+    given = asked.prompt is not None or asked.prompt_file is not None
+    headless = given or agent.asks_nothing(arguments) or _is_piped()
+    if asked.prompt is not None and not asked.prompt.strip() and not _is_piped():
+        raise UsageError("the prompt is empty", "say what is to be done")
+    if not headless and not (console.is_terminal(0) and console.is_terminal(1)):
+        raise UsageError(
+            "there is no prompt, and no terminal for a conversation",
+            'give --prompt "…" or --prompt-file PATH, or pipe a prompt in',
+        )
+    return agents.Request(
+        prompt=asked.prompt,
+        headless=headless,
+        model=asked.model,
+        resume=asked.resume,
+        resume_last=asked.resume_last,
+        skip_permissions=asked.yolo,
+        output_format=asked.output_format,
+        arguments=arguments,
+    )
+
+
+def _open_prompt(path: str) -> IO[bytes]:
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        raise UsageError(
+            f"the prompt file {path} cannot be read: {error.strerror}", "correct --prompt-file"
+        ) from error
+
+
+def _make_plan(
+    work: Work,
+    request: agents.Request,
+    *,
+    terminal: bool = False,
+    demo_url: str | None = None,
+    command: tuple[str, ...] = (),
+) -> plan.Plan:
+    if work.settings.workspace == "mount":
+        work.provider.check_mount(work.settings)
+    return plan.make(
+        work.settings,
+        request,
+        terminal=terminal,
+        user=work.provider.user(work.settings),
+        pid=os.getpid(),
+        demo_url=demo_url,
+        command=command,
+    )
+
+
+def _agree_to_workspace(work: Work) -> None:
+    """Ask before `/` or the home directory is handed over as a whole."""
+    home = Path(work.settings.process_environment.get("HOME", "/"))
+    directory = work.settings.directory
+    if work.settings.workspace == "mount" and plan.is_sensitive(directory, home):
+        console.confirm(
+            f"Show all of {directory} to the agent, to read and to write?",
+            yes=work.yes,
+            otherwise="cd to a project, set NDDT_WORKSPACE=none, or agree with --yes",
+        )
+
+
+def run(common: Common, asked: Asked) -> int:
+    """Run the agent and give its exit code."""
+    work = common.work()
+    agent = agents.get(work.settings.agent)
+    request = _request(asked, agent)
+    with ExitStack() as stack:
+        stdin: int | IO[bytes] | None = None
+        if asked.prompt_file not in {None, "-"}:
+            stdin = stack.enter_context(_open_prompt(str(asked.prompt_file)))
+        elif request.headless and not _is_piped():
+            # `ssh` would read a terminal that nobody means to be the agent's.
+            stdin = stack.enter_context(Path(os.devnull).open("rb"))
+        endpoint = None
+        if asked.demo:
+            from scripts.model_endpoint import Endpoint, demo_reply  # noqa: PLC0415
+
+            endpoint = stack.enter_context(Endpoint(demo_reply))
+        made = _make_plan(
+            work,
+            request,
+            terminal=not request.headless,
+            demo_url=endpoint.url if endpoint else None,
+        )
+        _agree_to_workspace(work)
+        if common.dry:
+            print(made.describe())
+            return 0
+        meanwhile = endpoint.start if endpoint else _nothing
+        return workflow.run(work, made, stdin=stdin, meanwhile=meanwhile)
+
+
+def _nothing() -> None:
+    pass
+
+
+def attach(common: Common, *, demo: bool) -> int:
+    """Come back to the agent of an existing sandbox, or start it there."""
+    work = replace(common, persistent=True).work()
+    if not (console.is_terminal(0) and console.is_terminal(1)):
+        raise UsageError("attach needs a terminal", 'without one: inv run --persistent --prompt "…"')
+    found = workflow.existing(work, housekeeping.this_name(work))
+    if found.mode == "ephemeral":
+        raise UsageError(
+            f"the agent in {found.name} belongs to the terminal that started it",
+            f"look inside with: inv shell --name {found.name}",
+        )
+    asked = Asked(demo=demo)
+    return run(replace(common, name=found.name, persistent=True), asked)
+
+
+def shell(common: Common, command: str | None) -> int:
+    """Run a shell, or one command, in the directory's sandbox or in one for this alone."""
+    work = common.work()
+    name = housekeeping.this_name(work)
+    if common.name or not work.settings.persistent:
+        found = work.provider.find(work.settings, name)
+        if found is not None:
+            workflow.check_owner(work, found)
+            work = replace(common, name=name, persistent=True).work()
+    terminal = console.is_terminal(0) and console.is_terminal(1)
+    argv = ("bash", "-lc", command) if command is not None else ("bash", "-l")
+    made = _make_plan(work, agents.Request(), terminal=terminal, command=argv)
+    _agree_to_workspace(work)
+    if common.dry:
+        print(made.describe())
+        return 0
+    return workflow.run(work, made)
+
+
+def build_image(common: Common) -> None:
+    """Build the image, and print its name."""
+    work = common.work()
+    made = _make_plan(work, agents.Request(), command=("true",))
+    print(made.recipe.name(made.version) if common.dry else workflow.build_image(work, made))
+
+
+def create_sandbox(common: Common) -> None:
+    """Make the directory's sandbox, running, and print its name."""
+    work = replace(common, persistent=True).work()
+    made = _make_plan(work, agents.Request(), command=("true",))
+    _agree_to_workspace(work)
+    print(made.describe() if common.dry else workflow.create_sandbox(work, made))
+
+
+def list_sandboxes(common: Common, *, all_owners: bool, as_json: bool) -> None:
+    """Print the sandboxes."""
+    print(housekeeping.listing(common.work(), all_owners=all_owners, as_json=as_json))
+
+
+def _with_one(common: Common, act: Callable[[Work, str], str]) -> None:
+    work = common.work()
+    name = housekeeping.this_name(work)
+    print(name if common.dry else act(work, name))
+
+
+def start(common: Common) -> None:
+    """Start a sandbox, and print its name."""
+    _with_one(common, housekeeping.start)
+
+
+def stop(common: Common) -> None:
+    """Stop a sandbox, and print its name."""
+    _with_one(common, housekeeping.stop)
+
+
+def clean_up(
+    common: Common, *, everything: bool, older_than: str | None, images: bool
+) -> None:
+    """Remove sandboxes, and print the name of each."""
+    limit_s = housekeeping.seconds(older_than) if older_than else 0
+    work = common.work()
+    chosen = housekeeping.chosen(
+        work, everything=everything, name=common.name, older_than_s=limit_s
+    )
+    names = tuple(one.name for one in chosen)
+    if not common.dry:
+        names = housekeeping.clean_up(work, chosen, images=images)
+    for name in names:
+        print(name)
+
+
+def bootstrap_base(common: Common) -> None:
+    """Make the base image from the Debian mirror, and print its name."""
+    from scripts import engine  # noqa: PLC0415
+
+    work = common.work()
+    image = work.settings.base_image
+    if not common.dry:
+        work.provider.prepare(work.settings, yes=work.yes)
+        labels = naming.image_labels(work.settings.owner)
+        environ = work.settings.process_environment
+        engine.bootstrap_base(image, yes=work.yes, environ=environ, labels=labels)
+    print(image)
+
+
+def set_up(common: Common) -> None:
+    """Install and start what is missing, build the image, and print its name."""
+    build_image(common)
+
+
+def show_settings() -> None:
+    """Print every setting, its value and where it comes from."""
+    console.set_up_logging(verbose=False)
+    loaded = settings.from_here()
+    for item in settings.declared():
+        value = getattr(loaded, item["field"])
+        shown = ",".join(value) if isinstance(value, tuple) else str(value)
+        if isinstance(value, bool):
+            shown = shown.lower()
+        print(f"{item['variable']}={shown}  # {loaded.sources[item['variable']]}")

@@ -1,0 +1,67 @@
+"""What those who work on nddt itself run: checks and tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from scripts import process
+from scripts.errors import UnavailableError
+
+ROOT = Path(__file__).parent.parent
+_TOOLS = ("ruff", "mypy", "pytest", "pytest_timeout", "hypothesis")
+
+
+def _install_tools() -> None:
+    """Install the development requirements, unless all of them are there."""
+    if all(importlib.util.find_spec(name) for name in _TOOLS):
+        return
+    print("nddt: installing the development tools", file=sys.stderr)
+    wanted = ("--require-hashes", "--requirement", str(ROOT / "requirements-dev.lock"))
+    # What uv has made has no pip.
+    uv = process.find("uv")
+    installer = (uv, "pip") if uv else (sys.executable, "-m", "pip", "--disable-pip-version-check")
+    python = ("--python", sys.executable) if uv else ()
+    done = process.capture((*installer, "install", *python, *wanted))
+    if not done.ok:
+        raise UnavailableError(
+            "the development tools could not be installed",
+            "check the network, then try again",
+            detail=done.stderr,
+        )
+
+
+def _python(*words: str) -> int:
+    """Run a Python module in the repository, with our terminal."""
+    code = process.wait(process.spawn((sys.executable, "-m", *words), cwd=ROOT))
+    return 1 if code is None else code
+
+
+def lint() -> int:
+    """Check style, types, import rules and the tasks; give the first failing exit code."""
+    _install_tools()
+    return (
+        _python("ruff", "check", ".")
+        or _python("ruff", "format", "--check", ".")
+        or _python("mypy")
+        or _python("pytest", "-q", "tests/test_tasks.py")
+    )
+
+
+def test(*, only: str | None, yes: bool) -> int:
+    """Run the checks and all tests; what the tests need is installed after consent.
+
+    Args:
+        only: pytest's -k expression; then the checks are left out.
+        yes: The consent.
+    """
+    from scripts import settings  # noqa: PLC0415
+    from scripts.providers import docker  # noqa: PLC0415
+
+    _install_tools()
+    docker.prepare_tests(settings.from_here(), yes=yes)
+    if only:
+        return _python("pytest", "-k", only)
+    return lint() or _python("pytest")

@@ -1,0 +1,35 @@
+"""Which variables reach the agent; pure functions."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+TERMINAL = ("COLORTERM", "NO_COLOR", "FORCE_COLOR", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "TZ")
+"""What a program asks to know the user's terminal and clock; TERM goes with the terminal."""
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+"""Names that programs read in upper or in lower case."""
+
+
+def select(patterns: Iterable[str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Pick the variables that match a name or a `PREFIX*`, without the empty ones."""
+    wanted = tuple(patterns)
+    return {
+        name: value
+        for name, value in environment.items()
+        if value and any(fnmatchcase(name, pattern) for pattern in wanted)
+    }
+
+
+def proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """Pick the proxy settings, each in upper and in lower case."""
+    found: dict[str, str] = {}
+    for name in PROXIES:
+        value = environment.get(name) or environment.get(name.lower())
+        if value:
+            found |= {name: value, name.lower(): value}
+    return found

@@ -1,0 +1,160 @@
+"""What this machine knows about its network, and the sandbox must know too.
+
+Extra certificate authorities, proxies, and mirrors of apt, npm and pip, each read from
+where the tool itself is configured.
+"""
+
+from __future__ import annotations
+
+import configparser
+import ipaddress
+import logging
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from scripts import env_forward
+from scripts.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from scripts.settings import Settings
+
+log = logging.getLogger("nddt")
+
+SYSTEM_CA_DIRECTORY = Path("/usr/local/share/ca-certificates")
+CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+"""Where Debian keeps all authorities in one file, in the sandbox as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """The part of this machine's network configuration that goes into sandboxes."""
+
+    ca_certs: str
+    """PEM text of the extra authorities; empty if there are none."""
+    proxies: Mapping[str, str] = field(repr=False)
+    apt_mirror: str
+    npm_registry: str
+    pip_index_url: str
+
+    def build_args(self) -> dict[str, str]:
+        """Give what the Dockerfile needs, but for the proxies, which stay out of the image."""
+        import base64  # noqa: PLC0415
+
+        return {
+            "CA_CERTS": base64.b64encode(self.ca_certs.encode()).decode(),
+            "APT_MIRROR": self.apt_mirror,
+            "NPM_REGISTRY": self.npm_registry,
+            "PIP_INDEX_URL": self.pip_index_url,
+        }
+
+    def session_variables(self) -> dict[str, str]:
+        """Give what a program inside needs."""
+        names = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+        bundle = dict.fromkeys(names, CA_BUNDLE) if self.ca_certs else {}
+        return bundle | dict(self.proxies)
+
+
+def loopback_endpoint(url: str) -> tuple[str, int] | None:
+    """Tell host and port of a URL that means this machine itself; None for any other.
+
+    Raises:
+        ConfigError: It is no URL with a host.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise ConfigError(f"{url!r} is not a URL: {error}", "correct it") from error
+    if not host:
+        raise ConfigError(f"{url!r} is not a URL", "write it as http://host:port")
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    return (host, port or (443 if parts.scheme == "https" else 80)) if local else None
+
+
+def _read_ca_certs(chosen: str) -> str:
+    path = Path(chosen) if chosen else SYSTEM_CA_DIRECTORY
+    if chosen and not path.exists():
+        raise ConfigError(f"NDDT_CA_CERTS names {path}, which does not exist", "correct it")
+    files = [path] if path.is_file() else sorted(path.rglob("*.crt")) + sorted(path.rglob("*.pem"))
+    try:
+        texts = [one.read_text(encoding="utf-8") for one in files]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"a CA certificate cannot be read: {error}", "correct it") from error
+    found = "".join(text if text.endswith("\n") else f"{text}\n" for text in texts)
+    if chosen and "BEGIN CERTIFICATE" not in found:
+        raise ConfigError(f"{path} holds no PEM certificate", "correct NDDT_CA_CERTS")
+    if len(found) > 90_000:
+        raise ConfigError(
+            f"the CA certificates have {len(found)} bytes; a build takes 90000",
+            "name the few that matter with NDDT_CA_CERTS",
+        )
+    return found
+
+
+def _without_credentials(url: str, where: str) -> str:
+    """Drop a mirror whose URL holds a password: an image's history would show it."""
+    if "@" in urlsplit(url).netloc:
+        log.warning("the mirror in %s holds a password and is not used in the image", where)
+        return ""
+    return url
+
+
+def _npm_registry(environment: Mapping[str, str], home: Path) -> str:
+    for name in ("NPM_CONFIG_REGISTRY", "npm_config_registry"):
+        if environment.get(name):
+            return environment[name]
+    return _first_match(r"^registry\s*=\s*(\S+)", (home / ".npmrc", Path("/etc/npmrc")))
+
+
+def _pip_index_url(environment: Mapping[str, str], home: Path) -> str:
+    if environment.get("PIP_INDEX_URL"):
+        return environment["PIP_INDEX_URL"]
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    files = (Path("/etc/pip.conf"), home / ".pip/pip.conf", home / ".config/pip/pip.conf")
+    try:
+        parser.read(files)
+    except configparser.Error:
+        return ""
+    return parser.get("global", "index-url", fallback="")
+
+
+def _apt_mirror() -> str:
+    etc = Path("/etc/apt")
+    files = (etc / "sources.list", *sorted(etc.glob("sources.list.d/*")))
+    return _first_match(r"^[^#\n]*?(https?://\S*/debian)/?(?:\s|$)", files)
+
+
+def _first_match(pattern: str, files: Iterable[Path]) -> str:
+    for path in files:
+        try:
+            found = re.search(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
+        except (OSError, UnicodeDecodeError):
+            continue
+        if found:
+            return found[1]
+    return ""
+
+
+def detect(settings: Settings) -> Host:
+    """Read this machine's network configuration.
+
+    Raises:
+        ConfigError: NDDT_CA_CERTS names something that is no certificate.
+    """
+    environment = settings.process_environment
+    home = Path(environment.get("HOME", "/"))
+    return Host(
+        ca_certs=_read_ca_certs(settings.ca_certs),
+        proxies=env_forward.proxies(environment),
+        apt_mirror=_without_credentials(_apt_mirror(), "/etc/apt"),
+        npm_registry=_without_credentials(_npm_registry(environment, home), "npm's configuration"),
+        pip_index_url=_without_credentials(_pip_index_url(environment, home), "pip's configuration"),
+    )

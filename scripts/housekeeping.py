@@ -1,0 +1,147 @@
+"""Looking after the sandboxes that exist: list, stop, clean up."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from scripts import console, naming, state, workflow
+from scripts.errors import UsageError
+
+if TYPE_CHECKING:
+    from scripts.providers import Sandbox
+    from scripts.workflow import Work
+
+log = logging.getLogger("nddt")
+
+KEPT_IMAGES = 3
+"""How many of an owner's newest images stay: the tools, the agent, and one to go back to."""
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def seconds(duration: str) -> int:
+    """Read a duration such as 90s, 30m, 12h, 7d or 2w.
+
+    Raises:
+        UsageError: It is none.
+    """
+    found = re.fullmatch(r"(\d{1,6})([smhdw])", duration)
+    if not found:
+        raise UsageError(f"{duration!r} is no duration", "write it like 90s, 30m, 12h or 7d")
+    return int(found[1]) * _UNITS_S[found[2]]
+
+
+def age(created: int, now: float) -> str:
+    """Say how long ago something was created, in its largest whole unit."""
+    passed = max(0, int(now) - created)
+    unit = next((u for u in "wdhm" if passed >= _UNITS_S[u]), "s")
+    return f"{passed // _UNITS_S[unit]}{unit}"
+
+
+def is_orphaned(sandbox: Sandbox) -> bool:
+    """Tell whether an ephemeral sandbox of this machine has outlived its process."""
+    return sandbox.mode == "ephemeral" and not state.is_alive(sandbox.pid)
+
+
+def listing(work: Work, *, all_owners: bool, as_json: bool) -> str:
+    """Give the table of sandboxes, or the same as a JSON array."""
+    found = work.provider.sandboxes(work.settings)
+    shown = [one for one in found if all_owners or one.owner == work.settings.owner]
+    if as_json:
+        return json.dumps([asdict(one) for one in shown], indent=2)
+    now = time.time()
+    rows = [("NAME", "STATE", "MODE", "AGE", "IMAGE", "WORKSPACE", "OWNER")]
+    rows += [
+        (s.name, s.state, s.mode, age(s.created, now), s.image, s.workspace or "-", s.owner)
+        for s in shown
+    ]
+    columns = [row if all_owners else row[:-1] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in columns
+    )
+
+
+def start(work: Work, name: str) -> str:
+    """Start a sandbox and give its name."""
+    found = workflow.existing(work, name)
+    if found.state != "running":
+        work.provider.start(work.settings, found.name)
+    return found.name
+
+
+def stop(work: Work, name: str) -> str:
+    """Stop a sandbox and give its name; it keeps its disk."""
+    found = workflow.existing(work, name)
+    workflow.forget(work, found.name)
+    if found.state == "running":
+        work.provider.stop(work.settings, found.name)
+    return found.name
+
+
+def chosen(
+    work: Work, *, everything: bool, name: str | None, older_than_s: int
+) -> tuple[Sandbox, ...]:
+    """Choose the sandboxes that a clean-up removes; never another owner's.
+
+    Args:
+        work: See there.
+        everything: All of the owner's, running ones too.
+        name: This one alone.
+        older_than_s: Of those, only what is older than this many seconds.
+    """
+    if name:
+        found: tuple[Sandbox, ...] = (workflow.existing(work, name),)
+    else:
+        all_found = work.provider.sandboxes(work.settings)
+        found = tuple(one for one in all_found if one.owner == work.settings.owner)
+    if not name and not everything:
+        found = tuple(one for one in found if _is_left_over(work, one))
+    limit = time.time() - older_than_s
+    return tuple(one for one in found if not older_than_s or one.created <= limit)
+
+
+def _is_left_over(work: Work, sandbox: Sandbox) -> bool:
+    here = str(work.settings.directory) if work.settings.workspace == "mount" else ""
+    if sandbox.workspace != here:
+        return False
+    # What an earlier task of the same command line has made is done with by now.
+    made_by_us = sandbox.pid == os.getpid()
+    return sandbox.state != "running" or is_orphaned(sandbox) or made_by_us
+
+
+def clean_up(work: Work, sandboxes: tuple[Sandbox, ...], *, images: bool) -> tuple[str, ...]:
+    """Remove sandboxes, and old images if asked to, after consent.
+
+    Returns:
+        The names of what has been removed.
+
+    Raises:
+        UsageError: Consent is missing.
+    """
+    if not sandboxes and not images:
+        log.info("nothing to clean up here; inv docker.cleanup --all takes all that is yours")
+        return ()
+    if sandboxes:
+        names = ", ".join(f"{one.name} ({one.state})" for one in sandboxes)
+        console.confirm(f"Remove {names}?", yes=work.yes, otherwise="agree with --yes")
+    removed = []
+    for one in sandboxes:
+        workflow.forget(work, one.name)
+        work.provider.remove(work.settings, one.name)
+        removed.append(one.name)
+    if images:
+        removed += work.provider.prune_images(work.settings, work.settings.owner, KEPT_IMAGES)
+    return tuple(removed)
+
+
+def this_name(work: Work) -> str:
+    """Give the name of this directory's persistent sandbox."""
+    shared = work.settings.directory if work.settings.workspace == "mount" else None
+    return work.settings.name or naming.persistent_name(shared)

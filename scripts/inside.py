@@ -1,0 +1,144 @@
+"""The shell text that runs inside a sandbox; pure functions.
+
+`$NDDT_RUN` is the sandbox's private directory, in memory where there is a /dev/shm. Of each
+session it holds `ID.sh`, its script, until that has started, and `ID.pid` while it runs.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+SERVER = (
+    "umask 077; d=/dev/shm; [ -w $d ] || d=/tmp; d=$d/nddt; mkdir -p $d; cd $d; "
+    "export -p >env.$$; mv env.$$ env; "
+    "[ -e host ] || { ssh-keygen -q -t ed25519 -N '' -f host.$$ && mv host.$$ host; }; "
+    'printf "%s\\n" "$1" >keys.$$; cd /; '
+    "exec /usr/sbin/sshd -i -e -f /dev/null -o HostKey=$d/host -o AuthorizedKeysFile=$d/keys.$$ "
+    "-o SetEnv=NDDT_RUN=$d -o UsePAM=no -o StrictModes=no -o PidFile=none -o MaxSessions=200 "
+    "-o PermitRootLogin=prohibit-password -o PasswordAuthentication=no "
+    "-o KbdInteractiveAuthentication=no -o StreamLocalBindUnlink=yes -o PrintLastLog=no "
+    "-o PrintMotd=no -o X11Forwarding=no -o LogLevel=ERROR -o Subsystem='sftp internal-sftp'"
+)
+"""Serves one SSH connection on stdin and stdout; `$1` is the client's public key.
+
+It needs no privilege: sshd in inetd mode can always log its own user in (sshd(8), -i).
+"""
+
+SESSION = "agent"
+"""Name of the tmux session in which an interactive agent lives."""
+
+TMUX_CONF = (
+    "set -g status off",
+    # Every key but Ctrl-\ belongs to the agent.
+    "set -g prefix None",
+    "bind -n C-\\\\ detach-client",
+    "set -g mouse on",
+    "set -g history-limit 50000",
+    "set -s escape-time 0",
+    "set -g focus-events on",
+    "set -g allow-passthrough on",
+    "set -g default-terminal tmux-256color",
+    "set -as terminal-features ',*:RGB:clipboard'",
+    "set -g set-titles on",
+)
+
+
+def server(public_key: str) -> tuple[str, ...]:
+    """Give the arguments of `sh` that serve one connection."""
+    return ("-c", SERVER, "nddt-sshd", public_key)
+
+
+def script(
+    argv: Sequence[str],
+    variables: Mapping[str, str],
+    *,
+    directory: str,
+    before: str = ":",
+    after: str = ":",
+) -> str:
+    """Write the script of a session, which runs one program.
+
+    Args:
+        argv: The program and its arguments; they reach it unchanged.
+        variables: Its environment, on top of the sandbox's own.
+        directory: Where it runs.
+        before: Shell text that prepares the sandbox.
+        after: Shell text that looks at what happened; `$code` is the program's exit code.
+
+    Returns:
+        A POSIX shell script that exits as the program did, with 128 + n for signal n.
+    """
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
+    lines = [
+        # It may hold secrets, so it goes before anything else can fail.
+        'rm -f -- "$0"',
+        # sshd starts a session with a bare environment; the image's own comes first.
+        '. "$NDDT_RUN/env"',
+        *exports,
+        # An unknown terminal would leave the agent without a screen.
+        '[ -z "$TERM" ] || tput longname >/dev/null 2>&1 || export TERM=xterm-256color',
+        f"cd -- {shlex.quote(directory)} || exit 69",
+        before,
+        # Ctrl-C is for the program; with a trap this shell outlives it and reports its end.
+        "trap : INT QUIT",
+        f"set -- {shlex.join(argv)}",
+        '"$@"',
+        "code=$?",
+        after,
+        'rm -f -- "${0%.sh}.pid"',
+        "exit $code",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def lease(session: str, size: int) -> str:
+    """Give the command that stores a script, says `ready` and stands for the client's life.
+
+    At the end of its stdin it ends the session's process group, if that still runs: first
+    with SIGTERM, after 2 s with SIGKILL.
+
+    Args:
+        session: The session's id.
+        size: Bytes of the script, the first thing on stdin.
+    """
+    return (
+        f'f="$NDDT_RUN/{session}"; umask 077; head -c {size} >"$f.sh" && echo ready; '
+        # Without its script, a session that starts only now ends at once.
+        'cat >/dev/null; rm -f "$f.sh"; p=$(cat "$f.pid" 2>/dev/null) || exit 0; '
+        "kill -s TERM -- -$p 2>/dev/null; "
+        "for i in 1 2 3 4 5 6 7 8; do sleep 0.25; kill -s 0 -- -$p 2>/dev/null || exit 0; done; "
+        "kill -s KILL -- -$p"
+    )
+
+
+def start(session: str) -> str:
+    """Give the command that runs a stored script."""
+    # The pid first: a lease that ends in between either sees it or takes the script away.
+    return f'f="$NDDT_RUN/{session}"; echo $$ >"$f.pid"; exec sh "$f.sh"'
+
+
+def store(session: str) -> str:
+    """Give the command that stores the script on its stdin."""
+    return f'umask 077; cat >"$NDDT_RUN/{session}.sh"'
+
+
+def start_in_tmux(session: str) -> str:
+    """Give the command that runs a stored script in tmux, or comes back to one that runs.
+
+    It exits as the agent did, with 0 if the terminal only detached.
+    """
+    conf = shlex.join(("printf", "%s\\n", *TMUX_CONF))
+    return (
+        f'd=$NDDT_RUN; f=$d/{session}; e=$d/{SESSION}.exit; {conf} >"$d/tmux.conf"; rm -f "$e"; '
+        f'tmux -u -L nddt -f "$d/tmux.conf" new-session -A -s {SESSION} '
+        '"sh $f.sh; echo \\$? >$e.new; mv $e.new $e"; '
+        'rm -f "$f.sh" "$f.pid"; [ ! -e "$e" ] || exit "$(cat "$e")"'
+    )
+
+
+TMUX_RUNS = f"tmux -L nddt has-session -t ={SESSION} 2>/dev/null"
+"""Command that succeeds if an interactive agent runs."""

@@ -1,0 +1,203 @@
+"""The plan: all that will be made, shown, forwarded and run; made without side effects."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scripts import agents, env_forward, host, image, naming, providers, ssh
+from scripts.errors import ConfigError, CredentialsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from scripts.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One session in one sandbox."""
+
+    sandbox: providers.Specification
+    recipe: image.Recipe
+    version: str
+    """The agent's version as it was asked for: a number, or `latest` and the like."""
+    argv: tuple[str, ...]
+    variables: Mapping[str, str] = field(repr=False)
+    secret: frozenset[str]
+    """Names of the variables that came from the user's environment."""
+    forwards: tuple[ssh.Forward, ...]
+    before: str
+    after: str
+    terminal: bool
+    """Whether the session has the user's terminal."""
+    timeout_s: int
+
+    def describe(self) -> str:
+        """Say all of it in lines for a person; secrets are masked."""
+        return "\n".join(f"{title:<12} {value}" for title, value in self._lines())
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
+        mode = "persistent" if self.sandbox.persistent else "ephemeral"
+        yield "sandbox", f"{self.sandbox.name} ({mode})"
+        yield "image", self.recipe.name(self.version)
+        yield "base", self.recipe.base
+        shown = self.sandbox.workspace
+        yield "workspace", f"{shown} at /workspace, read and write" if shown else "none"
+        yield "user", self.sandbox.user
+        for forward in self.forwards:
+            yield "reaches", f"{forward.host}:{forward.port} of this machine"
+        for name, value in sorted(self.variables.items()):
+            yield "variable", f"{name}={'***' if name in self.secret else value}"
+        yield "terminal", "yes" if self.terminal else "no"
+        yield "time limit", f"{self.timeout_s} s" if self.timeout_s else "none"
+        yield "command", shlex.join(self.argv)
+
+
+def specification(
+    settings: Settings, user: tuple[int, int], *, persistent: bool, pid: int
+) -> providers.Specification:
+    """Describe the sandbox that the settings want.
+
+    Args:
+        settings: Name and workspace.
+        user: UID and GID inside.
+        persistent: Whether it stays.
+        pid: This process.
+    """
+    workspace = settings.directory if settings.workspace == "mount" else None
+    made_up = (
+        naming.persistent_name(workspace)
+        if persistent
+        else naming.ephemeral_name(datetime.now().astimezone(), pid)
+    )
+    return providers.Specification(
+        name=settings.name or made_up,
+        persistent=persistent,
+        workspace=workspace,
+        user="root" if user[0] == 0 else "nddt",
+        labels=naming.labels(
+            owner=settings.owner,
+            workspace=str(workspace or ""),
+            mode="persistent" if persistent else "ephemeral",
+            created=int(time.time()),
+            pid=pid,
+        ),
+    )
+
+
+def _model_url(settings: Settings, agent: agents.Agent, demo_url: str | None) -> str | None:
+    """Give the address of a model on this machine, if the agent is to use one."""
+    if demo_url is not None:
+        return demo_url
+    url = settings.environment.get(agent.BASE_URL, "")
+    return url if url and host.loopback_endpoint(url) else None
+
+
+def _credentials(settings: Settings, agent: agents.Agent) -> dict[str, str]:
+    found = env_forward.select(settings.env_vars, settings.environment)
+    if not any(name in found for name in agent.CREDENTIALS):
+        configured = env_forward.select(agent.CONFIGURATION, settings.environment)
+        if not any(name in configured for name in agent.CREDENTIALS):
+            raise CredentialsError(f"{agent.NAME} has no key or token", agent.WAYS_IN)
+    return found
+
+
+def agent_variables(
+    settings: Settings, agent: agents.Agent, demo_url: str | None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Collect what the agent's environment gets from the user, and what is ours.
+
+    Raises:
+        CredentialsError: There is no credential, and the model is not on this machine.
+    """
+    url = _model_url(settings, agent, demo_url)
+    ours = dict(agent.variables(url))
+    if demo_url is not None:
+        # The demo shows the way that a key would take; a real one has no business there.
+        return {}, ours
+    if url is not None:
+        theirs = env_forward.select(settings.env_vars, settings.environment)
+        if any(name in theirs for name in agent.CREDENTIALS):
+            ours = dict(agent.variables(None))
+        return theirs, ours | env_forward.select(agent.CONFIGURATION, settings.environment)
+    theirs = _credentials(settings, agent)
+    return theirs, ours | env_forward.select(agent.CONFIGURATION, settings.environment)
+
+
+def loopback_forwards(urls: Mapping[str, str]) -> tuple[ssh.Forward, ...]:
+    """Make every address that means this machine mean it in the sandbox, too.
+
+    Args:
+        urls: Variable → URL.
+    """
+    found: dict[ssh.Forward, None] = {}
+    for name, url in urls.items():
+        try:
+            endpoint = host.loopback_endpoint(url if "//" in url else f"http://{url}")
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error.message}", error.next_step) from error
+        if endpoint:
+            found[ssh.Forward(*endpoint)] = None
+    return tuple(found)
+
+
+def make(
+    settings: Settings,
+    request: agents.Request,
+    *,
+    terminal: bool,
+    user: tuple[int, int],
+    pid: int,
+    demo_url: str | None = None,
+    command: tuple[str, ...] = (),
+) -> Plan:
+    """Plan one session.
+
+    Args:
+        settings: See there.
+        request: What the agent is asked.
+        terminal: Whether the session gets the user's terminal.
+        user: UID and GID inside.
+        pid: This process.
+        demo_url: Address of the demo endpoint, if that is the model.
+        command: Run this in place of the agent; it needs no credential.
+
+    Raises:
+        CredentialsError: The agent has none.
+        ConfigError: A setting makes no sense.
+    """
+    agent = agents.get(settings.agent)
+    network = host.detect(settings)
+    if command:
+        theirs = env_forward.select(settings.env_vars, settings.environment)
+        ours = env_forward.select(agent.CONFIGURATION, settings.environment)
+    else:
+        theirs, ours = agent_variables(settings, agent, demo_url)
+    terminal_variables = env_forward.select(env_forward.TERMINAL, settings.environment)
+    variables = {**network.session_variables(), **terminal_variables, **ours, **theirs}
+    proxies = {k: v for k, v in network.proxies.items() if k.isupper() and k != "NO_PROXY"}
+    urls = {name: variables[name] for name in (agent.BASE_URL, *proxies) if name in variables}
+    return Plan(
+        sandbox=specification(settings, user, persistent=settings.persistent, pid=pid),
+        recipe=image.recipe(settings, agent, network, user),
+        version=getattr(settings, f"{agent.NAME}_version"),
+        argv=command or agent.command(request, settings.command or agent.PROGRAM),
+        variables=variables,
+        secret=frozenset(theirs) | frozenset(network.proxies),
+        forwards=loopback_forwards(urls),
+        before=":" if command else agent.before(request),
+        after=":" if command else agent.after(request),
+        terminal=terminal,
+        timeout_s=settings.timeout_s,
+    )
+
+
+def is_sensitive(directory: Path, home: Path) -> bool:
+    """Tell whether a directory is one that nobody means to hand to an agent as a whole."""
+    resolved = directory.resolve()
+    return resolved in {Path("/"), home.resolve()} or resolved in home.resolve().parents

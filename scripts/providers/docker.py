@@ -1,0 +1,343 @@
+"""Sandboxes as containers of a Docker engine, local or not, or of Podman.
+
+The docker command makes the pipes and builds, because it knows contexts, credentials and
+ssh:// engines; docker-py answers everything else.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import tempfile
+from collections import deque
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from scripts import console, engine, image, naming, process
+from scripts.errors import CannotCreateError, ConfigError, UnavailableError
+from scripts.providers import Sandbox, Specification
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from scripts.settings import Settings
+
+log = logging.getLogger("nddt")
+
+NAME = "docker"
+SOCKET = Path("/var/run/docker.sock")
+FINGERPRINT = f"{naming.LABEL}.fingerprint"
+
+
+def program() -> str:
+    """Give the client's name: `docker`, or `podman` where there is only that."""
+    return "docker" if process.find("docker") or not process.find("podman") else "podman"
+
+
+def pipe_environment(settings: Settings) -> Mapping[str, str]:
+    """Give DOCKER_HOST if nothing says where the engine is and Podman's socket is all there is."""
+    environ = settings.process_environment
+    if environ.get("DOCKER_HOST") or _context(environ) or SOCKET.exists():
+        return {}
+    podman = engine.podman_socket(environ)
+    return {"DOCKER_HOST": podman} if podman else {}
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    return {**settings.process_environment, **pipe_environment(settings)}
+
+
+def _context(environ: Mapping[str, str]) -> str:
+    """Give the name of the chosen docker context, empty for the default one."""
+    if environ.get("DOCKER_CONTEXT"):
+        return environ["DOCKER_CONTEXT"].replace("default", "")
+    home = environ.get("DOCKER_CONFIG") or str(Path(environ.get("HOME", "/")) / ".docker")
+    try:
+        config = json.loads((Path(home) / "config.json").read_text(encoding="utf-8"))
+        return str(config.get("currentContext", "")).replace("default", "")
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def endpoint(settings: Settings) -> str:
+    """Give the engine's address, such as unix:///var/run/docker.sock or ssh://user@host."""
+    environ = _environment(settings)
+    if environ.get("DOCKER_HOST"):
+        return environ["DOCKER_HOST"]
+    name = _context(environ)
+    if name:
+        from docker.context import ContextAPI  # noqa: PLC0415  (only for a chosen context)
+
+        context = ContextAPI.get_context(name)
+        if context is None:
+            raise ConfigError(f"there is no docker context {name!r}", "run: docker context ls")
+        return str(context.Host)
+    return f"unix://{SOCKET}"
+
+
+def user(settings: Settings) -> tuple[int, int]:
+    """Give the caller's UID and GID; for a rootless engine root, which is the caller there."""
+    if endpoint(settings).startswith("unix:///run/user/"):
+        return (0, 0)
+    return (os.getuid(), os.getgid())
+
+
+def check_mount(settings: Settings) -> None:
+    """Refuse to mount a directory of this machine into an engine on another one."""
+    address = urlsplit(endpoint(settings))
+    elsewhere = address.scheme in {"ssh", "tcp", "http", "https"}
+    if elsewhere and address.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        raise ConfigError(
+            f"the engine at {address.hostname} cannot see this machine's files",
+            "set NDDT_WORKSPACE=none, or use an engine on this machine",
+        )
+
+
+def _command(settings: Settings, *words: str) -> process.Result:
+    return process.capture((program(), *words), env=_environment(settings))
+
+
+def prepare(settings: Settings, *, yes: bool) -> None:
+    """Make sure that the engine and the programs that reach it are there."""
+    environ = settings.process_environment
+    engine.ensure_installed(("ssh", "ssh-keygen"), yes=yes, environ=environ)
+    if not _command(settings, "version", "--format", "{{.Server.Version}}").ok:
+        engine.ensure_running(yes=yes, environ=environ)
+
+
+def has_image(settings: Settings, name: str) -> bool:
+    """Tell whether the engine has an image."""
+    return _command(settings, "image", "inspect", "--format", "{{.Id}}", name).ok
+
+
+def build(settings: Settings, recipe: image.Recipe, version: str, *, yes: bool) -> None:
+    """Build with whichever builder the docker command has; only the changed layers."""
+    labels = naming.image_labels(settings.owner)
+    environ = _environment(settings)
+    engine.ensure_base(recipe.base, yes=yes, environ=environ, labels=labels)
+    arguments = {**recipe.arguments, **recipe.proxies}
+    if version:
+        arguments |= recipe.agent_arguments(version)
+    words = ["build", "--tag", recipe.name(version) if version else recipe.tools_name]
+    words += ["--target", "agent" if version else "tools", "--file", "-"]
+    words += [word for item in labels.items() for word in ("--label", "=".join(item))]
+    # A value stays out of the argument list: a proxy's may hold a password.
+    words += [word for name in arguments for word in ("--build-arg", name)]
+    if any(host in str(recipe.proxies) for host in ("//127.", "//localhost", "//[::1]")):
+        words += ["--network", "host"]
+    title = f"building {recipe.agent} {version}" if version else "building the sandbox image"
+    log.info("%s; this happens once", title)
+    tail: deque[str] = deque(maxlen=30)
+    show = console.progress(title)
+
+    def on_line(line: str) -> None:
+        tail.append(line)
+        show(line)
+
+    with tempfile.TemporaryDirectory(prefix="nddt-") as nothing:
+        code = process.stream(
+            (program(), *words, nothing),
+            on_line,
+            env={"BUILDKIT_PROGRESS": "plain", **environ, **arguments},
+            stdin=recipe.dockerfile.encode(),
+        )
+    show("")
+    if code != 0:
+        raise _build_error(tail, version)
+
+
+def _build_error(tail: Sequence[str], version: str) -> CannotCreateError:
+    text = "\n".join(tail)
+    if "no space left on device" in text:
+        next_step = "make room: docker system df, inv docker.cleanup --images"
+    elif "ETARGET" in text or "No matching version" in text or "E404" in text:
+        next_step = f"check NDDT_NODE_VERSION and NDDT_CLAUDE_VERSION ({version})"
+    else:
+        next_step = "the lines above say why; --verbose shows the command"
+    return CannotCreateError("the image could not be built", next_step, detail=text)
+
+
+def look_up(settings: Settings, recipe: image.Recipe, package: str) -> str:
+    """Ask npm inside the tools image, which knows the mirror and the authorities."""
+    from scripts.host import CA_BUNDLE  # noqa: PLC0415
+
+    variables = {"NODE_EXTRA_CA_CERTS": CA_BUNDLE, **recipe.proxies}
+    options = [word for name in variables for word in ("--env", name)]
+    done = process.capture(
+        (program(), "run", "--rm", *options, recipe.tools_name, "npm", "view", package, "version"),
+        env={**_environment(settings), **variables},
+        timeout_s=60,
+    )
+    if not done.ok or not done.stdout.strip():
+        raise CannotCreateError(
+            f"npm does not know {package}: {done.last_line}",
+            "check NDDT_CLAUDE_VERSION and the network",
+        )
+    return done.stdout.split()[-1].strip("'")
+
+
+def _mount(source: Path, target: str) -> str:
+    """Give the value of --mount, a line of CSV: any path survives it."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(
+        ("type=bind", f"source={source}", f"target={target}")
+    )
+    return line.getvalue()
+
+
+def run_arguments(want: Specification, image_name: str) -> tuple[str, ...]:
+    """Give the arguments of `docker run` that ephemeral and persistent sandboxes share."""
+    words = ["--init", "--pull=never", "--name", want.name, "--hostname", want.name[:63]]
+    # What the pipe carries is encrypted; a log of it would only fill the disk.
+    words += ["--log-driver=none"]
+    words += [word for item in want.labels.items() for word in ("--label", "=".join(item))]
+    if want.workspace is not None:
+        words += ["--mount", _mount(want.workspace, "/workspace")]
+    return (*words, "--label", f"{FINGERPRINT}={want.fingerprint(image_name)}")
+
+
+def ephemeral_pipe(
+    settings: Settings,  # noqa: ARG001  (the protocol's)
+    want: Specification,
+    image_name: str,
+    server: Sequence[str],
+) -> tuple[str, ...]:
+    """Give the command whose container is the connection and goes with it."""
+    arguments = run_arguments(want, image_name)
+    return (program(), "run", "--rm", "-i", *arguments, "--entrypoint=sh", image_name, *server)
+
+
+def pipe(settings: Settings, name: str, server: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG001
+    """Give the command that reaches a running container."""
+    return (program(), "exec", "-i", name, "sh", *server)
+
+
+def create(settings: Settings, want: Specification, image_name: str) -> None:
+    """Start a container that waits."""
+    arguments = run_arguments(want, image_name)
+    idle = ("--entrypoint=sleep", image_name, "infinity")
+    done = _command(settings, "run", "--detach", *arguments, *idle)
+    if not done.ok:
+        _command(settings, "rm", "--force", want.name)
+        raise CannotCreateError(f"{want.name} could not be created: {done.last_line}")
+
+
+@contextmanager
+def _client(settings: Settings) -> Iterator[Any]:
+    """Connect docker-py to the engine that the docker command would use."""
+    import docker  # noqa: PLC0415  (100 ms that only some tasks need)
+    from docker.context import ContextAPI  # noqa: PLC0415
+    from docker.errors import DockerException  # noqa: PLC0415
+
+    environ = _environment(settings)
+    name = "" if environ.get("DOCKER_HOST") else _context(environ)
+    try:
+        if name:
+            context = ContextAPI.get_context(name)
+            tls = context.TLSConfig or False
+            client = docker.DockerClient(context.Host, tls=tls, use_ssh_client=True)
+        else:
+            client = docker.from_env(environment=environ, use_ssh_client=True)
+        try:
+            yield client
+        finally:
+            client.close()
+    except DockerException as error:
+        raise UnavailableError(
+            f"the Docker engine does not answer: {str(error).splitlines()[0][:200]}",
+            "run: inv setup",
+        ) from error
+
+
+def _sandbox(container: Any) -> Sandbox:  # noqa: ANN401  (docker-py has no types of its own)
+    labels = container.labels
+    states = {"running": "running", "exited": "stopped", "created": "stopped"}
+    return Sandbox(
+        name=container.name,
+        state=states.get(container.status, container.status),
+        mode=labels.get(naming.LABEL, ""),
+        image=container.attrs["Config"]["Image"],
+        workspace=labels.get(f"{naming.LABEL}.workspace", ""),
+        owner=labels.get(f"{naming.LABEL}.owner", ""),
+        created=int(labels.get(f"{naming.LABEL}.created", "0")),
+        pid=int(labels.get(f"{naming.LABEL}.pid", "0")),
+        fingerprint=labels.get(FINGERPRINT, ""),
+    )
+
+
+def find(settings: Settings, name: str) -> Sandbox | None:
+    """Look a container up by its name."""
+    from docker.errors import NotFound  # noqa: PLC0415
+
+    with _client(settings) as client:
+        try:
+            container = client.containers.get(name)
+        except NotFound:
+            return None
+        if naming.LABEL not in container.labels:
+            raise CannotCreateError(
+                f"the name {name} belongs to a container that is not nddt's",
+                "choose another with --name",
+            )
+        return _sandbox(container)
+
+
+def sandboxes(settings: Settings) -> tuple[Sandbox, ...]:
+    """List all containers that carry our label."""
+    with _client(settings) as client:
+        found = client.containers.list(
+            all=True, filters={"label": naming.LABEL}, ignore_removed=True
+        )
+        ours = [_sandbox(one) for one in found]
+    return tuple(sorted(ours, key=lambda one: -one.created))
+
+
+def start(settings: Settings, name: str) -> None:
+    """Start a stopped container."""
+    with _client(settings) as client:
+        client.containers.get(name).start()
+
+
+def stop(settings: Settings, name: str) -> None:
+    """Stop a container; `sleep infinity` has nothing to say goodbye for."""
+    with _client(settings) as client:
+        client.containers.get(name).stop(timeout=2)
+
+
+def remove(settings: Settings, name: str) -> None:
+    """Remove a container and its anonymous volumes."""
+    from docker.errors import APIError, NotFound  # noqa: PLC0415
+
+    with _client(settings) as client:
+        try:
+            client.containers.get(name).remove(force=True, v=True)
+        except NotFound:
+            return
+        except APIError as error:
+            if "already in progress" not in str(error):
+                raise
+
+
+def prune_images(settings: Settings, owner: str, keep: int) -> tuple[str, ...]:
+    """Remove old images that no container uses."""
+    from docker.errors import APIError  # noqa: PLC0415
+
+    removed: list[str] = []
+    with _client(settings) as client:
+        found = client.images.list(filters={"label": f"{naming.LABEL}.owner={owner}"})
+        tagged = [one for one in found if any(tag.startswith("nddt:") for tag in one.tags)]
+        tagged.sort(key=lambda one: one.attrs["Created"], reverse=True)
+        for old in tagged[keep:]:
+            for tag in old.tags:
+                try:
+                    client.images.remove(tag)
+                except APIError as error:
+                    log.info("%s stays: %s", tag, error.explanation)
+                else:
+                    removed.append(tag)
+    return tuple(removed)

@@ -1,0 +1,286 @@
+"""Settings: options, environment and .env files → one frozen `Settings`.
+
+The only reader of the environment. Order: option, process environment, the project's .env
+(`NDDT_ENV_FILE`), `~/.config/nddt/.env`, default. A .env file is data: nothing of it
+enters this process's environment, and `${NAME}` in it means a name of the same file only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import pwd
+import re
+import socket
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from scripts.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+log = logging.getLogger("nddt")
+
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
+VERSION = re.compile(r"\d+(\.\d+){0,2}")
+AGENT_VERSION = re.compile(r"\d+\.\d+\.\d+|latest|stable|next")
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _boolean(value: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "on": True}
+    words |= {"false": False, "0": False, "no": False, "off": False}
+    if value.lower() not in words:
+        raise ValueError("true or false")
+    return words[value.lower()]
+
+
+def _count(value: str) -> int:
+    if not re.fullmatch(r"\d{1,9}", value):
+        raise ValueError("a whole number, 0 or more")
+    return int(value)
+
+
+def _names(value: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    if not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*\*?", name) for name in names):
+        raise ValueError("names of variables separated by commas; a * at a name's end is allowed")
+    return names
+
+
+def _choice(*allowed: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(" or ".join(allowed))
+        return value
+
+    return parse
+
+
+def _like(pattern: re.Pattern[str], description: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(description)
+        return value
+
+    return parse
+
+
+def _variable(name: str, parse: Callable[[str], Any], default: str, text: str) -> Any:  # noqa: ANN401
+    """Declare a setting: its variable, its reader, its default as written, its explanation."""
+    metadata = {"variable": name, "parse": parse, "default": default, "text": text}
+    return field(metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings of one command, each with the place it comes from."""
+
+    provider: str = _variable(
+        "NDDT_PROVIDER", _choice("docker"), "docker", "Where sandboxes run: docker."
+    )
+    agent: str = _variable("NDDT_AGENT", _choice("claude"), "claude", "Which agent runs: claude.")
+    command: str = _variable(
+        "NDDT_COMMAND", _text, "", "Program to run in the sandbox instead of the agent's own."
+    )
+    env_vars: tuple[str, ...] = _variable(
+        "NDDT_ENV_VARS",
+        _names,
+        "ANTHROPIC_API_KEY,ANTHROPIC_AUTH_TOKEN,CLAUDE_CODE_OAUTH_TOKEN,GH_TOKEN",
+        "Variables that reach the agent, separated by commas; AWS_* means all that begin so.",
+    )
+    persistent: bool = _variable(
+        "NDDT_PERSISTENT", _boolean, "false", "Keep one sandbox per directory and reuse it."
+    )
+    name: str = _variable(
+        "NDDT_NAME",
+        _like(re.compile(rf"({NAME.pattern})?"), "letters, digits and _.-, 63 at most"),
+        "",
+        "Name of the sandbox; empty makes one up.",
+    )
+    workspace: str = _variable(
+        "NDDT_WORKSPACE",
+        _choice("mount", "none"),
+        "mount",
+        "How the current directory reaches /workspace: mount, or none.",
+    )
+    timeout_s: int = _variable(
+        "NDDT_TIMEOUT", _count, "0", "Seconds after which a run is ended; 0 means never."
+    )
+    keep_connection_s: int = _variable(
+        "NDDT_KEEP_CONNECTION",
+        _count,
+        "600",
+        "Seconds that an unused connection to a persistent sandbox stays open.",
+    )
+    base_image: str = _variable(
+        "NDDT_BASE_IMAGE", _text, "debian:trixie-slim", "Debian image that the sandbox builds on."
+    )
+    node_version: str = _variable(
+        "NDDT_NODE_VERSION", _like(VERSION, "a version such as 22 or 22.11.0"), "22", "Node."
+    )
+    claude_version: str = _variable(
+        "NDDT_CLAUDE_VERSION",
+        _like(AGENT_VERSION, "latest, stable, next or a version such as 2.1.330"),
+        "latest",
+        "Claude Code: latest, stable and next are looked up once a day; a version never is.",
+    )
+    ca_certs: str = _variable(
+        "NDDT_CA_CERTS",
+        _text,
+        "",
+        "File or directory of extra CA certificates (PEM); "
+        "empty means /usr/local/share/ca-certificates.",
+    )
+    env_file: str = _variable(
+        "NDDT_ENV_FILE", _text, ".env", "The project's .env file, relative to the directory."
+    )
+
+    directory: Path
+    """The caller's directory: what the sandbox shows as /workspace."""
+    environment: Mapping[str, str] = field(repr=False)
+    """Every variable of the environment and the .env files, for forwarding."""
+    process_environment: Mapping[str, str] = field(repr=False)
+    """The environment that our own programs (docker, ssh) run in."""
+    owner: str
+    """user@host: whose sandboxes are ours."""
+    sources: Mapping[str, str]
+    """Variable → where its value comes from."""
+
+
+def declared() -> tuple[Mapping[str, Any], ...]:
+    """List the settings: `field`, `variable`, `parse`, `default` (as written) and `text`."""
+    return tuple({"field": f.name, **f.metadata} for f in fields(Settings) if f.metadata)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One source of values: `lines` is empty for the environment."""
+
+    title: str
+    values: Mapping[str, str] = field(repr=False)
+    lines: Mapping[str, int]
+
+    def source(self, name: str) -> str:
+        return f"{self.title}, line {self.lines[name]}" if name in self.lines else self.title
+
+
+def read_env_file(path: Path) -> tuple[dict[str, str], dict[str, int]]:
+    """Read a .env file: values and line numbers by name; both empty if there is none.
+
+    Raises:
+        ConfigError: It is not readable, or a line is not `NAME=value`.
+    """
+    from dotenv.parser import parse_stream  # noqa: PLC0415  (only where there is a file)
+    from dotenv.variables import parse_variables  # noqa: PLC0415
+
+    values: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    try:
+        with path.open(encoding="utf-8") as stream:
+            bindings = list(parse_stream(stream))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", "correct or remove it") from error
+    for binding in bindings:
+        text = binding.original.string
+        line = binding.original.line + len(text) - len(text.lstrip("\r\n"))
+        if binding.error:
+            raise ConfigError(f"{path}, line {line}: this is not NAME=value", "correct that line")
+        if binding.key and binding.value is not None:
+            atoms = parse_variables(binding.value)
+            values[binding.key] = "".join(atom.resolve(values) for atom in atoms)
+            lines[binding.key] = line
+    return values, lines
+
+
+def _layers(directory: Path, environ: Mapping[str, str]) -> tuple[_Layer, ...]:
+    home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "/"), ".config")  # noqa: PTH118
+    user_file = Path(home) / "nddt" / ".env"
+    layers = [_Layer("environment", environ, {})]
+    chosen = environ.get("NDDT_ENV_FILE")
+    project_file = directory / (chosen or ".env")
+    if chosen and not project_file.is_file():
+        raise ConfigError(f"NDDT_ENV_FILE names {project_file}, which is no file", "correct it")
+    for path in (project_file, user_file):
+        if path.exists():
+            layers.append(_Layer(str(path), *read_env_file(path)))
+    return tuple(layers)
+
+
+def _report_unknown(layers: tuple[_Layer, ...]) -> None:
+    known = [item["variable"] for item in declared()]
+    for layer in layers:
+        for name in layer.values:
+            if name.startswith("NDDT_") and name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else "inv config lists the known ones"
+                log.warning("%s (%s) is not a setting — %s", name, layer.source(name), hint)
+
+
+def load(
+    directory: Path, environ: Mapping[str, str], options: Mapping[str, str | bool | None]
+) -> Settings:
+    """Put the settings of one command together.
+
+    Args:
+        directory: The caller's directory.
+        environ: The process environment.
+        options: Field name → value as typed; None and False mean "not given".
+
+    Raises:
+        ConfigError: A value is not allowed, or a .env file is not readable.
+    """
+    layers = _layers(directory, environ)
+    _report_unknown(layers)
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for item in declared():
+        name = item["variable"]
+        option = options.get(item["field"])
+        if option is not None and option is not False:
+            raw, source = str(option), "option"
+        else:
+            layer = next((one for one in layers if one.values.get(name)), None)
+            raw = layer.values[name] if layer else item["default"]
+            source = layer.source(name) if layer else "default"
+        try:
+            values[item["field"]] = item["parse"](raw.strip())
+        except ValueError as error:
+            raise ConfigError(f"{name} is {raw!r} ({source})", f"allowed: {error}") from error
+        sources[name] = source
+    merged = {name: value for layer in reversed(layers) for name, value in layer.values.items()}
+    return Settings(
+        **values,
+        directory=directory,
+        environment=MappingProxyType(merged),
+        process_environment=MappingProxyType(dict(environ)),
+        owner=f"{_user_name()}@{socket.gethostname()}",
+        sources=MappingProxyType(sources),
+    )
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def from_here(**options: str | bool | None) -> Settings:
+    """Load the settings for the caller's directory and environment.
+
+    Raises:
+        ConfigError: As `load`, or the current directory is gone.
+    """
+    try:
+        directory = Path.cwd()
+    except FileNotFoundError as error:
+        raise ConfigError("the current directory no longer exists", "cd to another one") from error
+    return load(directory, os.environ, options)

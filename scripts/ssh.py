@@ -1,0 +1,240 @@
+"""The one transport: OpenSSH through a pipe into the sandbox.
+
+A provider gives a command whose stdin and stdout are an SSH server in the sandbox (see
+`inside.server`). A *master* connection runs over it and carries any number of *sessions*.
+The script of a session goes into the sandbox through the stdin of a *lease*, a session that
+lasts as long as this process holds its stdin open and then ends the agent. So secrets are in
+no argument list, and nothing outlives its client, however that ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import shlex
+import socket
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from scripts import inside, process
+from scripts.errors import TransportLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+log = logging.getLogger("nddt")
+
+CONNECT_S = 120
+"""How long a connection may take; an engine under load is slow to start a container."""
+CLOSE_S = 20
+"""How long the pipe's command may take to end after its connection."""
+
+OPTIONS: Mapping[str, str] = {
+    "HostName": "nddt",
+    "IdentitiesOnly": "yes",
+    "IdentityAgent": "none",
+    "PreferredAuthentications": "publickey",
+    # The pipe itself leads into the sandbox and nowhere else.
+    "StrictHostKeyChecking": "no",
+    "UserKnownHostsFile": "/dev/null",
+    "GlobalKnownHostsFile": "/dev/null",
+    "UpdateHostKeys": "no",
+    # OpenSSH 9's default key exchange costs 60 ms more, to guard what never leaves a pipe.
+    "KexAlgorithms": "curve25519-sha256",
+    "Ciphers": "aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr",
+    "ConnectTimeout": str(CONNECT_S),
+    "ExitOnForwardFailure": "yes",
+    "LogLevel": "ERROR",
+}
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A port of the sandbox's loopback that leads to the same one of this machine's."""
+
+    host: str
+    port: int
+
+    @property
+    def arguments(self) -> tuple[str, str]:
+        """The option of ssh(1)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return ("-R", f"{host}:{self.port}:{host}:{self.port}")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The files of one connection, in a private directory of this machine."""
+
+    directory: Path
+
+    @property
+    def config(self) -> Path:
+        """The client's configuration: `ssh -F FILE nddt` reaches the sandbox."""
+        return self.directory / "config"
+
+    @property
+    def control(self) -> Path:
+        """The master's socket."""
+        return self.directory / "s"
+
+    def public_key(self) -> str:
+        """Give the public half of the connection's own key, which is made if missing."""
+        private = self.directory / "key"
+        public = self.directory / "key.pub"
+        if not public.exists():
+            private.unlink(missing_ok=True)
+            options = ("-q", "-t", "ed25519", "-N", "", "-C", "nddt")
+            made = process.capture(("ssh-keygen", *options, "-f", str(private)))
+            if not made.ok:
+                raise TransportLostError(f"no key could be made: {made.last_line}")
+        return public.read_text(encoding="ascii").strip()
+
+    def write(self, pipe: Sequence[str], user: str, environ: Mapping[str, str]) -> None:
+        """Write the configuration.
+
+        Args:
+            pipe: The command whose stdin and stdout are the server.
+            user: The user inside.
+            environ: What that command needs beyond our own environment.
+        """
+        # A file, so that neither ssh's % expansion nor its quoting touches the command.
+        file = self.directory / "pipe"
+        words = [f"{name}={value}" for name, value in environ.items()]
+        command = shlex.join(("env", *words, *pipe))
+        file.write_bytes(f"exec {command}\n".encode("utf-8", "surrogateescape"))
+        options = {
+            **OPTIONS,
+            "User": user,
+            "ProxyCommand": f"sh {shlex.quote(str(file))}",
+            "ControlPath": f'"{self.control}"',
+            "IdentityFile": f'"{self.directory / "key"}"',
+        }
+        lines = "".join(f"  {name} {value}\n" for name, value in options.items())
+        self.config.write_text(f"Host nddt\n{lines}", encoding="utf-8")
+
+    def is_open(self) -> bool:
+        """Tell whether a master listens."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self.control))
+            except OSError:
+                return False
+        return True
+
+    def master_argv(self, *words: str) -> tuple[str, ...]:
+        """Give a command that connects and is the master of later sessions."""
+        return ("ssh", "-F", str(self.config), "-o", "ControlMaster=yes", *words)
+
+    def session_argv(self, *words: str) -> tuple[str, ...]:
+        """Give the command of a session over the master; it never connects by itself."""
+        fixed = ("-o", "ControlMaster=no", "-o", "ProxyCommand=false")
+        return ("ssh", "-F", str(self.config), *fixed, *words)
+
+    def keep_open(self, keep_s: int) -> None:
+        """Start a master that outlives this process and ends after `keep_s` idle seconds.
+
+        Raises:
+            TransportLostError: The sandbox cannot be reached.
+        """
+        log_file = self.directory / "log"
+        # What stays in the background holds on to stderr, so that must not be our pipe.
+        words = ("-f", "-N", "-o", f"ControlPersist={max(keep_s, 1)}", "nddt")
+        if process.run_to_file(self.master_argv(*words), log_file) != 0:
+            raise TransportLostError(
+                "the sandbox cannot be reached", detail=log_file.read_text(errors="replace")
+            )
+
+    def cancel(self, forwards: Sequence[Forward]) -> None:
+        """Take forwards off a master that stays."""
+        for forward in forwards:
+            process.capture(self.session_argv("-O", "cancel", *forward.arguments, "nddt"))
+
+    def close(self) -> None:
+        """End the master, if there is one."""
+        if self.is_open():
+            process.capture(self.session_argv("-O", "exit", "nddt"))
+
+
+class Lease:
+    """A session's script on its way in, and afterwards the proof that its client lives.
+
+    Args:
+        connection: Where to.
+        session: The session's id.
+        script: See `inside.script`.
+        forwards: Ports that the session needs.
+        master: Whether this is the connection itself, or a session of a master that stays.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        session: str,
+        script: str,
+        forwards: Sequence[Forward] = (),
+        *,
+        master: bool,
+    ) -> None:
+        self._script = script.encode("utf-8", "surrogateescape")
+        options = [word for forward in forwards for word in forward.arguments]
+        words = (*options, "-T", "nddt", inside.lease(session, len(self._script)))
+        argv = connection.master_argv(*words) if master else connection.session_argv(*words)
+        self._process = process.spawn(argv, pipes=True)
+        self._errors: deque[str] = deque(maxlen=50)
+        self._reader = threading.Thread(target=self._read_errors, daemon=True)
+        self._reader.start()
+
+    def _read_errors(self) -> None:
+        # Nobody else reads this pipe; a full one would stop the connection.
+        for line in _pipe(self._process.stderr):
+            self._errors.append(line.decode(errors="replace").rstrip())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is still there."""
+        return self._process.poll() is None
+
+    @property
+    def errors(self) -> str:
+        """The last lines that ssh and the pipe's command have printed."""
+        return "\n".join(line for line in self._errors if line)
+
+    def hand_over(self) -> None:
+        """Send the script and wait until the sandbox has it.
+
+        Raises:
+            TransportLostError: The sandbox was not reached.
+        """
+        stdin, stdout = _pipe(self._process.stdin), _pipe(self._process.stdout)
+        try:
+            stdin.write(self._script)
+            stdin.flush()
+            answer = stdout.readline() if select.select([stdout], [], [], CONNECT_S)[0] else b""
+        except BrokenPipeError:
+            answer = b""
+        if answer != b"ready\n":
+            self.close()
+            raise TransportLostError("the sandbox was not reached", detail=self.errors)
+
+    def close(self) -> None:
+        """Let go: the sandbox ends what is left of the session, and a pipe's command ends."""
+        try:
+            _pipe(self._process.stdin).close()
+        except BrokenPipeError:
+            pass
+        # The pipe's command has the same stderr, so its end is seen here, too.
+        self._reader.join(CLOSE_S)
+        if self._reader.is_alive():
+            self._process.terminate()
+            self._reader.join(CLOSE_S)
+        self._process.wait()
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    if stream is None:
+        raise ValueError("started without pipes")
+    return stream

@@ -1,0 +1,86 @@
+"""Where things are kept on this machine: private directories, locks, what is left over."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scripts.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+def runtime_directory(environ: Mapping[str, str]) -> Path:
+    """Give the private directory for sockets, keys and locks, made if missing.
+
+    It is `$XDG_RUNTIME_DIR/nddt`, else /tmp/nddt-UID: short, since the path of a socket has
+    at most 104 bytes (sys/un.h of the BSDs and macOS; 108 on Linux).
+
+    Raises:
+        ConfigError: Somebody else has made it.
+    """
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    usable = runtime.startswith("/") and len(runtime) <= 24 and os.access(runtime, os.W_OK)
+    path = Path(runtime, "nddt") if usable else Path(f"/tmp/nddt-{os.getuid()}")  # noqa: S108
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077 or path.is_symlink():
+        raise ConfigError(f"{path} is not a private directory of yours", "remove it")
+    return path
+
+
+def cache_directory(environ: Mapping[str, str]) -> Path:
+    """Give `$XDG_CACHE_HOME/nddt`, else ~/.cache/nddt; it need not exist."""
+    home = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "/"), ".cache")
+    return Path(home, "nddt")
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process of this machine exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def own_directory(environ: Mapping[str, str]) -> Iterator[Path]:
+    """Make a directory for this process alone, and remove it in the end.
+
+    What a killed process has left behind goes, too.
+    """
+    parent = runtime_directory(environ)
+    for left in parent.glob("r-*"):
+        pid = left.name.split("-")[1]
+        if pid.isdigit() and not is_alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    path = Path(tempfile.mkdtemp(prefix=f"r-{os.getpid()}-", dir=parent))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def sandbox_directory(environ: Mapping[str, str], name: str) -> Path:
+    """Give the directory of the connection to a persistent sandbox, made if missing."""
+    path = runtime_directory(environ) / f"s-{name}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+@contextmanager
+def lock(environ: Mapping[str, str], name: str) -> Iterator[None]:
+    """Let one process at a time do something; the others wait."""
+    path = runtime_directory(environ) / f"l-{name}"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

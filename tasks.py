@@ -1,0 +1,212 @@
+"""All tasks: `inv --list`. What they do is in scripts/commands.py."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from invoke.collection import Collection
+
+from scripts import commands, development
+from scripts.cli import NddtTask, remainder, task
+from scripts.commands import Asked, Common
+
+if TYPE_CHECKING:
+    from invoke.context import Context
+
+_HELP = {
+    "all": "All that are yours, in any directory, running ones too.",
+    "all-owners": "Those of other users and machines, too.",
+    "command": "Run this with bash in place of an interactive shell.",
+    "demo": "Answer without a model: shows that all parts work, with no account.",
+    "images": "Remove old images, too; the newest 3 stay.",
+    "json": "Print a JSON array.",
+    "name": "Name of the sandbox; default: made up from the directory (NDDT_NAME).",
+    "older-than": "Only what is older than this, such as 90s, 30m, 12h, 7d.",
+    "persistent": "Keep one sandbox per directory and reuse it (NDDT_PERSISTENT).",
+    "provider": "Where sandboxes run: docker (NDDT_PROVIDER).",
+    "timeout": "End the run after this many seconds; default 0, never (NDDT_TIMEOUT).",
+    "verbose": "Show what is done, on stderr.",
+    "yes": "Answer all questions with yes.",
+}
+
+
+def _help(*names: str, **own: str) -> dict[str, str]:
+    return {name: _HELP[name] for name in names} | own
+
+
+def _dry(c: Context) -> bool:
+    return bool(c.config.run.dry)
+
+
+@task(
+    help=_help(
+        "provider", "name", "persistent", "timeout", "demo", "yes", "verbose",
+        prompt="What the agent is to do.",
+        **{
+            "prompt-file": "File with the prompt; - for stdin.",
+            "agent-args": "More arguments for the agent, quoted as in a shell; or after --.",
+            "continue": "Go on with the directory's last conversation.",
+            "output-format": "text, json or stream-json; default text.",
+            "yolo": "Let the agent do all without asking for permission.",
+        },
+        model="Model, such as opus; default: the agent's.",
+        resume="Id of the conversation to go on with.",
+    )
+)
+def run(  # noqa: PLR0913  (one parameter for each option)
+    c: Context,
+    prompt: str | None = None,
+    prompt_file: str | None = None,
+    model: str | None = None,
+    continue_: bool = False,
+    resume: str | None = None,
+    yolo: bool = False,
+    output_format: str | None = None,
+    agent_args: str | None = None,
+    name: str | None = None,
+    persistent: bool = False,
+    provider: str | None = None,
+    timeout: str | None = None,
+    demo: bool = False,
+    yes: bool = False,
+    verbose: bool = False,
+) -> int:
+    """Run the agent in a sandbox; --dry only shows the plan."""
+    common = Common(
+        provider=provider, name=name, persistent=persistent, timeout=timeout,
+        yes=yes, verbose=verbose, dry=_dry(c),
+    )
+    asked = Asked(
+        prompt=prompt, prompt_file=prompt_file, model=model, resume=resume,
+        resume_last=continue_, yolo=yolo, output_format=output_format,
+        agent_args=agent_args, arguments=remainder(sys.argv), demo=demo,
+    )
+    return commands.run(common, asked)
+
+
+def _life_cycle(provider: str | None) -> dict[str, NddtTask]:
+    """Make the tasks that every provider has; None follows NDDT_PROVIDER."""
+
+    def common(c: Context, name: str | None, yes: bool, verbose: bool) -> Common:  # noqa: FBT001
+        return Common(provider=provider, name=name, yes=yes, verbose=verbose, dry=_dry(c))
+
+    @task(help=_help("yes", "verbose"))
+    def build_image(c: Context, yes: bool = False, verbose: bool = False) -> None:
+        """Build the sandbox's image, if anything in it changed."""
+        commands.build_image(common(c, None, yes, verbose))
+
+    @task(help=_help("name", "yes", "verbose"))
+    def create_sandbox(
+        c: Context, name: str | None = None, yes: bool = False, verbose: bool = False
+    ) -> None:
+        """Make this directory's sandbox, or start it."""
+        commands.create_sandbox(common(c, name, yes, verbose))
+
+    @task(help=_help("name", "demo", "yes", "verbose"))
+    def attach(
+        c: Context,
+        name: str | None = None,
+        demo: bool = False,
+        yes: bool = False,
+        verbose: bool = False,
+    ) -> int:
+        """Come back to the agent in this directory's sandbox."""
+        return commands.attach(common(c, name, yes, verbose), demo=demo)
+
+    @task(help=_help("name", "command", "yes", "verbose"))
+    def shell(
+        c: Context,
+        name: str | None = None,
+        command: str | None = None,
+        yes: bool = False,
+        verbose: bool = False,
+    ) -> int:
+        """Open a shell in the sandbox, or run one command."""
+        return commands.shell(common(c, name, yes, verbose), command)
+
+    @task(name="list", help=_help("all-owners", "json", "verbose"))
+    def list_(
+        c: Context, all_owners: bool = False, json: bool = False, verbose: bool = False
+    ) -> None:
+        """List your sandboxes."""
+        commands.list_sandboxes(
+            common(c, None, yes=False, verbose=verbose), all_owners=all_owners, as_json=json
+        )
+
+    @task(help=_help("name", "verbose"))
+    def start(c: Context, name: str | None = None, verbose: bool = False) -> None:
+        """Start this directory's stopped sandbox."""
+        commands.start(common(c, name, yes=False, verbose=verbose))
+
+    @task(help=_help("name", "verbose"))
+    def stop(c: Context, name: str | None = None, verbose: bool = False) -> None:
+        """Stop this directory's sandbox; it keeps its files."""
+        commands.stop(common(c, name, yes=False, verbose=verbose))
+
+    @task(help=_help("all", "name", "older-than", "images", "yes", "verbose"))
+    def cleanup(
+        c: Context,
+        all: bool = False,  # noqa: A002  (the option's name)
+        name: str | None = None,
+        older_than: str | None = None,
+        images: bool = False,
+        yes: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        """Remove this directory's stopped and left-over sandboxes."""
+        commands.clean_up(
+            common(c, name, yes, verbose), everything=all, older_than=older_than, images=images
+        )
+
+    made = (build_image, create_sandbox, attach, shell, list_, start, stop, cleanup)
+    return {str(one.name): one for one in made}
+
+
+@task(help=_help("yes", "verbose"))
+def bootstrap_base(c: Context, yes: bool = False, verbose: bool = False) -> None:
+    """Make the base image from a Debian mirror, for machines without a registry."""
+    commands.bootstrap_base(Common(provider="docker", yes=yes, verbose=verbose, dry=_dry(c)))
+
+
+@task(help=_help("provider", "yes", "verbose"))
+def setup(
+    c: Context, provider: str | None = None, yes: bool = False, verbose: bool = False
+) -> None:
+    """Install what is missing on this machine, and build the image."""
+    commands.set_up(Common(provider=provider, yes=yes, verbose=verbose, dry=_dry(c)))
+
+
+@task
+def config(c: Context) -> None:
+    """Show every setting, its value and where it comes from."""
+    commands.show_settings()
+
+
+@task(help=_help("yes", only="Run only tests whose names match, such as 'ssh and not slow'."))
+def test(c: Context, only: str | None = None, yes: bool = False) -> int:
+    """Run all checks and tests; they need a Docker engine."""
+    return development.test(only=only, yes=yes)
+
+
+@task
+def lint(c: Context) -> int:
+    """Check style, types, import rules and the tasks."""
+    return development.lint()
+
+
+@task(help={"runs": "Measurements of each kind; default 10.", **_help("json", "yes")})
+def bench(c: Context, runs: str = "10", json: bool = False, yes: bool = False) -> int:
+    """Measure against docker and invoke by hand, side by side."""
+    return development.bench(runs=runs, as_json=json, yes=yes)
+
+
+def _namespace() -> Collection:
+    root = Collection(run, setup, config, test, lint, bench)
+    for name in ("attach", "shell", "list", "stop", "cleanup"):
+        root.add_task(_life_cycle(None)[name])
+    root.add_collection(Collection("docker", *_life_cycle("docker").values(), bootstrap_base))
+    return root
+
+
+ns = _namespace()
