@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from invoke.collection import Collection
 
-from scripts import commands, development
+from scripts import commands, development, measurements
 from scripts.cli import NddtTask, remainder, task
 from scripts.commands import Asked, Common
 
@@ -41,7 +41,13 @@ def _dry(c: Context) -> bool:
 
 @task(
     help=_help(
-        "provider", "name", "persistent", "timeout", "demo", "yes", "verbose",
+        "provider",
+        "name",
+        "persistent",
+        "timeout",
+        "demo",
+        "yes",
+        "verbose",
         prompt="What the agent is to do.",
         **{
             "prompt-file": "File with the prompt; - for stdin.",
@@ -54,7 +60,7 @@ def _dry(c: Context) -> bool:
         resume="Id of the conversation to go on with.",
     )
 )
-def run(  # noqa: PLR0913  (one parameter for each option)
+def run(
     c: Context,
     prompt: str | None = None,
     prompt_file: str | None = None,
@@ -74,13 +80,25 @@ def run(  # noqa: PLR0913  (one parameter for each option)
 ) -> int:
     """Run the agent in a sandbox; --dry only shows the plan."""
     common = Common(
-        provider=provider, name=name, persistent=persistent, timeout=timeout,
-        yes=yes, verbose=verbose, dry=_dry(c),
+        provider=provider,
+        name=name,
+        persistent=persistent,
+        timeout=timeout,
+        yes=yes,
+        verbose=verbose,
+        dry=_dry(c),
     )
     asked = Asked(
-        prompt=prompt, prompt_file=prompt_file, model=model, resume=resume,
-        resume_last=continue_, yolo=yolo, output_format=output_format,
-        agent_args=agent_args, arguments=remainder(sys.argv), demo=demo,
+        prompt=prompt,
+        prompt_file=prompt_file,
+        model=model,
+        resume=resume,
+        resume_last=continue_,
+        yolo=yolo,
+        output_format=output_format,
+        agent_args=agent_args,
+        arguments=remainder(sys.argv),
+        demo=demo,
     )
     return commands.run(common, asked)
 
@@ -88,7 +106,7 @@ def run(  # noqa: PLR0913  (one parameter for each option)
 def _life_cycle(provider: str | None) -> dict[str, NddtTask]:
     """Make the tasks that every provider has; None follows NDDT_PROVIDER."""
 
-    def common(c: Context, name: str | None, yes: bool, verbose: bool) -> Common:  # noqa: FBT001
+    def common(c: Context, name: str | None, yes: bool, verbose: bool) -> Common:
         return Common(provider=provider, name=name, yes=yes, verbose=verbose, dry=_dry(c))
 
     @task(help=_help("yes", "verbose"))
@@ -196,9 +214,9 @@ def lint(c: Context) -> int:
 
 
 @task(help={"runs": "Measurements of each kind; default 10.", **_help("json", "yes")})
-def bench(c: Context, runs: str = "10", json: bool = False, yes: bool = False) -> int:
+def bench(c: Context, runs: str = "10", json: bool = False, yes: bool = False) -> None:
     """Measure against docker and invoke by hand, side by side."""
-    return development.bench(runs=runs, as_json=json, yes=yes)
+    measurements.bench(runs=runs, as_json=json, yes=yes)
 
 
 def _namespace() -> Collection:

@@ -192,7 +192,9 @@ def attach(common: Common, *, demo: bool) -> int:
     """Come back to the agent of an existing sandbox, or start it there."""
     work = replace(common, persistent=True).work()
     if not (console.is_terminal(0) and console.is_terminal(1)):
-        raise UsageError("attach needs a terminal", 'without one: inv run --persistent --prompt "…"')
+        raise UsageError(
+            "attach needs a terminal", 'without one: inv run --persistent --prompt "…"'
+        )
     found = workflow.existing(work, housekeeping.this_name(work))
     if found.mode == "ephemeral":
         raise UsageError(
@@ -213,7 +215,7 @@ def shell(common: Common, command: str | None) -> int:
             workflow.check_owner(work, found)
             work = replace(common, name=name, persistent=True).work()
     terminal = console.is_terminal(0) and console.is_terminal(1)
-    argv = ("bash", "-lc", command) if command is not None else ("bash", "-l")
+    argv = ("bash", "-c", command) if command is not None else ("bash",)
     made = _make_plan(work, agents.Request(), terminal=terminal, command=argv)
     _agree_to_workspace(work)
     if common.dry:
@@ -258,9 +260,7 @@ def stop(common: Common) -> None:
     _with_one(common, housekeeping.stop)
 
 
-def clean_up(
-    common: Common, *, everything: bool, older_than: str | None, images: bool
-) -> None:
+def clean_up(common: Common, *, everything: bool, older_than: str | None, images: bool) -> None:
     """Remove sandboxes, and print the name of each."""
     limit_s = housekeeping.seconds(older_than) if older_than else 0
     work = common.work()

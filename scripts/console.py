@@ -90,6 +90,10 @@ def kept_terminal() -> Iterator[None]:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
+def _write_line(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
 def progress(title: str) -> Callable[[str], None]:
     """Show a long action's output: one changing line on a terminal, else a plain log.
 
@@ -97,7 +101,7 @@ def progress(title: str) -> Callable[[str], None]:
         A function to call with each line; with an empty line it clears the changing one.
     """
     if not is_terminal(2):
-        return lambda line: print(line, file=sys.stderr) if line else None
+        return lambda line: _write_line(line) if line else None
 
     def show(line: str) -> None:
         printable = "".join(c for c in line if c.isprintable())

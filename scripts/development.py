@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import os
+import logging
 import sys
 from pathlib import Path
 
-from scripts import process
+from scripts import commands, console, process
+from scripts.commands import Common
 from scripts.errors import UnavailableError
+
+log = logging.getLogger("nddt")
 
 ROOT = Path(__file__).parent.parent
 _TOOLS = ("ruff", "mypy", "pytest", "pytest_timeout", "hypothesis")
@@ -18,7 +21,7 @@ def _install_tools() -> None:
     """Install the development requirements, unless all of them are there."""
     if all(importlib.util.find_spec(name) for name in _TOOLS):
         return
-    print("nddt: installing the development tools", file=sys.stderr)
+    log.info("installing the development tools")
     wanted = ("--require-hashes", "--requirement", str(ROOT / "requirements-dev.lock"))
     # What uv has made has no pip.
     uv = process.find("uv")
@@ -41,6 +44,7 @@ def _python(*words: str) -> int:
 
 def lint() -> int:
     """Check style, types, import rules and the tasks; give the first failing exit code."""
+    console.set_up_logging(verbose=True)
     _install_tools()
     return (
         _python("ruff", "check", ".")
@@ -57,11 +61,8 @@ def test(*, only: str | None, yes: bool) -> int:
         only: pytest's -k expression; then the checks are left out.
         yes: The consent.
     """
-    from scripts import settings  # noqa: PLC0415
-    from scripts.providers import docker  # noqa: PLC0415
-
     _install_tools()
-    docker.prepare_tests(settings.from_here(), yes=yes)
+    commands.build_image(Common(provider="docker", yes=yes))
     if only:
         return _python("pytest", "-k", only)
     return lint() or _python("pytest")

@@ -156,5 +156,7 @@ def detect(settings: Settings) -> Host:
         proxies=env_forward.proxies(environment),
         apt_mirror=_without_credentials(_apt_mirror(), "/etc/apt"),
         npm_registry=_without_credentials(_npm_registry(environment, home), "npm's configuration"),
-        pip_index_url=_without_credentials(_pip_index_url(environment, home), "pip's configuration"),
+        pip_index_url=_without_credentials(
+            _pip_index_url(environment, home), "pip's configuration"
+        ),
     )

@@ -115,7 +115,7 @@ def version(wanted: str, package: str, memory: Path, look_up: Callable[[str], st
     key = f"{package}@{wanted}"
     known = _remembered(memory)
     answer = known.get(key, {})
-    if answer and 0 <= time.time() - answer["asked"] < DAY_S:
+    if answer and 0 <= time.time() - int(answer["asked"]) < DAY_S:
         return str(answer["version"])
     try:
         found = look_up(key)

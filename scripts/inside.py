@@ -86,8 +86,11 @@ def script(
         # Ctrl-C is for the program; with a trap this shell outlives it and reports its end.
         "trap : INT QUIT",
         f"set -- {shlex.join(argv)}",
-        '"$@"',
+        # A shell comments on a child that a signal ended; the program would not have.
+        "exec 3>&2 2>/dev/null",
+        '"$@" 2>&3 3>&-',
         "code=$?",
+        "exec 2>&3 3>&-",
         after,
         'rm -f -- "${0%.sh}.pid"',
         "exit $code",

@@ -6,9 +6,12 @@ never the place for a secret: pass those through `env` or `stdin`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
@@ -113,12 +116,18 @@ def run_to_file(argv: Sequence[str], output: Path) -> int:
     return exit_code(done.returncode)
 
 
+def _terminate(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGTERM)
+
+
 def stream(
     argv: Sequence[str],
     on_line: Callable[[str], None],
     *,
     env: Mapping[str, str] | None = None,
     stdin: bytes = b"",
+    end: Callable[[int], object] = _terminate,
 ) -> int:
     """Run a long program and hand over each line that it prints, of stdout and stderr alike.
 
@@ -127,6 +136,7 @@ def stream(
         on_line: Called with each line, without its line end.
         env: Its whole environment; None for ours.
         stdin: What it reads; empty means end of file at once.
+        end: Called with its process id to end it, if something ends us meanwhile.
 
     Returns:
         The exit code, 128 + n for signal n.
@@ -149,11 +159,48 @@ def stream(
         _err_to_out=True,
         _tty_out=False,
         _no_out=True,
-        _ok_code=range(-64, 256),
+        _ok_code=tuple(range(-64, 256)),
         _decode_errors="replace",
         _return_cmd=True,
+        _bg=True,
+        _bg_exc=False,
     )
+    try:
+        done.wait()
+    except BaseException:
+        end(done.pid)
+        raise
     return exit_code(done.exit_code)
+
+
+def pipeline(
+    source: Sequence[str], sink: Sequence[str], *, env: Mapping[str, str] | None = None
+) -> tuple[int, Result]:
+    """Run two programs, the first one's stdout being the second one's stdin.
+
+    Returns:
+        The first one's exit code, 128 + n for signal n, and what the second one left.
+    """
+    log.debug("+ %s | %s", shlex.join(source), shlex.join(sink))
+    with subprocess.Popen(
+        source, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=env
+    ) as first:
+        try:
+            done = subprocess.run(
+                sink, check=False, stdin=first.stdout, capture_output=True, env=env
+            )
+        finally:
+            # So that the first one ends if the second one has not read all.
+            if first.stdout:
+                first.stdout.close()
+        code = first.wait()
+    result = Result(
+        argv=tuple(sink),
+        code=exit_code(done.returncode),
+        stdout=done.stdout.decode(errors="replace"),
+        stderr=done.stderr.decode(errors="replace"),
+    )
+    return exit_code(code), result
 
 
 def spawn(

@@ -208,10 +208,8 @@ def _layers(directory: Path, environ: Mapping[str, str]) -> tuple[_Layer, ...]:
     project_file = directory / (chosen or ".env")
     if chosen and not project_file.is_file():
         raise ConfigError(f"NDDT_ENV_FILE names {project_file}, which is no file", "correct it")
-    for path in (project_file, user_file):
-        if path.exists():
-            layers.append(_Layer(str(path), *read_env_file(path)))
-    return tuple(layers)
+    files = [path for path in (project_file, user_file) if path.exists()]
+    return (*layers, *(_Layer(str(path), *read_env_file(path)) for path in files))
 
 
 def _report_unknown(layers: tuple[_Layer, ...]) -> None:

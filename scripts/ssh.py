@@ -9,6 +9,7 @@ no argument list, and nothing outlives its client, however that ends.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import select
 import shlex
@@ -16,7 +17,6 @@ import socket
 import threading
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from scripts import inside, process
@@ -24,6 +24,7 @@ from scripts.errors import TransportLostError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 log = logging.getLogger("nddt")
 
@@ -222,10 +223,8 @@ class Lease:
 
     def close(self) -> None:
         """Let go: the sandbox ends what is left of the session, and a pipe's command ends."""
-        try:
+        with contextlib.suppress(BrokenPipeError):
             _pipe(self._process.stdin).close()
-        except BrokenPipeError:
-            pass
         # The pipe's command has the same stderr, so its end is seen here, too.
         self._reader.join(CLOSE_S)
         if self._reader.is_alive():

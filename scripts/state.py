@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,9 +78,24 @@ def sandbox_directory(environ: Mapping[str, str], name: str) -> Path:
 
 
 @contextmanager
-def lock(environ: Mapping[str, str], name: str) -> Iterator[None]:
-    """Let one process at a time do something; the others wait."""
-    path = runtime_directory(environ) / f"l-{name}"
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def lock(directory: Path) -> Iterator[None]:
+    """Let one process at a time do something; the others wait.
+
+    Args:
+        directory: What is locked; made if missing, and removed if it is empty in the end.
+    """
+    while True:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Whoever had the lock may have removed the directory; then it locks nothing.
+            if directory.exists() and os.path.samestat(os.fstat(descriptor), directory.stat()):
+                try:
+                    yield
+                finally:
+                    with suppress(OSError):  # it holds something, and stays
+                        directory.rmdir()
+                return
+        finally:
+            os.close(descriptor)

@@ -86,7 +86,7 @@ def _build(work: Work, plan: Plan, version: str) -> None:
     name = plan.recipe.name(version) if version else plan.recipe.tools_name
     if work.provider.has_image(work.settings, name):
         return
-    with state.lock(work.environ, "build"):
+    with state.lock(state.runtime_directory(work.environ) / "l-build"):
         if not work.provider.has_image(work.settings, name):
             work.provider.build(work.settings, plan.recipe, version, yes=work.yes)
 
@@ -130,7 +130,7 @@ def existing(work: Work, name: str) -> Sandbox:
 
 def create_sandbox(work: Work, plan: Plan) -> str:
     """Make sure that the plan's persistent sandbox runs, and give its name."""
-    with state.lock(work.environ, plan.sandbox.name):
+    with state.lock(state.sandbox_directory(work.environ, plan.sandbox.name)):
         _create_or_start(work, plan, agent_version(work, plan))
     return plan.sandbox.name
 
@@ -197,7 +197,7 @@ def _kept_connection(work: Work, plan: Plan) -> Connection:
 
     if is_ready():
         return connection
-    with state.lock(work.environ, plan.sandbox.name):
+    with state.lock(state.sandbox_directory(work.environ, plan.sandbox.name)):
         if is_ready():
             return connection
         _create_or_start(work, plan, version)

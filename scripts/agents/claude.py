@@ -5,7 +5,6 @@ Facts about its files and options were tried with version 2.1.330.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,17 +42,14 @@ WAYS_IN = (
     "set CLAUDE_CODE_OAUTH_TOKEN, or see it work without an account: --demo"
 )
 
-_FIRST_RUN = {
-    "hasCompletedOnboarding": True,
-    "bypassPermissionsModeAccepted": True,
-    "projects": {
-        "/workspace": {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
-    },
-}
-_APPROVE_KEY = (
-    '(env.ANTHROPIC_API_KEY // "")[-20:] as $k | if $k == "" then . '
-    "else .customApiKeyResponses.approved |= ((. // []) - [$k] + [$k]) end"
+_ANSWERS = (
+    '(env.ANTHROPIC_API_KEY // "")[-20:] as $k | .hasCompletedOnboarding = true '
+    '| .projects["/workspace"].hasTrustDialogAccepted = true '
+    '| if $k == "" then . else '
+    ".customApiKeyResponses.approved |= ((. // []) - [$k] + [$k]) "
+    "| .customApiKeyResponses.rejected |= ((. // []) - [$k]) end"
 )
+"""jq program: it knows a key by its last 20 characters, and one refused before is never used."""
 
 
 def asks_nothing(arguments: tuple[str, ...]) -> bool:
@@ -75,7 +71,8 @@ def command(request: Request, program: str) -> tuple[str, ...]:
     words += ["--dangerously-skip-permissions"] if request.skip_permissions else []
     words += ["--verbose"] if _must_be_verbose(request) else []
     words += request.arguments
-    words += ["--", request.prompt] if request.prompt is not None else []
+    if request.prompt is not None:
+        words += [request.prompt] if "--" in request.arguments else ["--", request.prompt]
     return tuple(words)
 
 
@@ -100,19 +97,17 @@ def before(request: Request) -> str:
     """Answer the questions of a first conversation; a headless run asks none."""
     if request.headless:
         return ":"
-    merge = f"(if . == null then {{}} else . end) * {json.dumps(_FIRST_RUN)} | {_APPROVE_KEY}"
-    settings = '(. // {}) + {"skipDangerousModePermissionPrompt": true}'
     return (
-        "umask_old=$(umask); umask 077; mkdir -p ~/.claude; "
-        f"{_merged('~/.claude.json', merge)}; {_merged('~/.claude/settings.json', settings)}; "
-        'umask "$umask_old"'
+        "mkdir -p ~/.claude; "
+        + _merged("~/.claude.json", _ANSWERS)
+        + _merged("~/.claude/settings.json", ".skipDangerousModePermissionPrompt = true")
     )
 
 
 def _merged(path: str, program: str) -> str:
     return (
         f"[ -s {path} ] || echo '{{}}' >{path}; "
-        f"jq '{program}' {path} >{path}.new && mv {path}.new {path}"
+        f"(umask 077; jq '{program}' {path} >{path}.nddt && mv {path}.nddt {path}); "
     )
 
 
@@ -125,7 +120,7 @@ def after(request: Request) -> str:
         "--yolo, or name it: -- --allowedTools Edit"
     )
     return (
-        'if [ -n "$(find ~/.claude/projects -name "*.jsonl" -newer "${0%.sh}.pid" -exec '
-        "grep -lE \"haven't granted|requires approval\" {} + 2>/dev/null)\" ]; then "
+        'if find ~/.claude/projects -name "*.jsonl" -newer "${0%.sh}.pid" -exec grep -l '
+        "toolDenialKind {} + 2>/dev/null | grep -q .; then "
         f"echo '{hint}' >&2; fi"
     )

@@ -1,0 +1,117 @@
+"""Programs of this machine: which are there, and the missing ones from apt."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from scripts import process, state
+from scripts.engine import privilege
+from scripts.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+log = logging.getLogger("nddt")
+
+PACKAGES: Mapping[str, tuple[str, ...]] = {
+    # It refuses an archive whose signature it cannot check.
+    "debootstrap": ("debootstrap", "debian-archive-keyring", "gpgv"),
+    "docker": ("docker.io",),
+    "dockerd": ("docker.io",),
+    "gpg": ("gnupg",),
+    "ssh": ("openssh-client",),
+    "ssh-keygen": ("openssh-client",),
+}
+"""Debian's packages; that of another program has the program's name."""
+
+
+def docker_client() -> str:
+    """Give the client's name: `docker`, or `podman` where there is only that."""
+    return "docker" if process.find("docker") or not process.find("podman") else "podman"
+
+
+def missing(programs: Sequence[str]) -> tuple[str, ...]:
+    """Pick the programs that are not on this machine."""
+    return tuple(program for program in programs if process.find(program) is None)
+
+
+def packages(programs: Sequence[str], *, separate_client: bool) -> tuple[str, ...]:
+    """Tell which packages hold programs, each once.
+
+    Args:
+        programs: Names of programs.
+        separate_client: Whether the docker command has a package of its own, as since trixie.
+    """
+    client = {"docker": ("docker-cli",)} if separate_client else {}
+    table = {**PACKAGES, **client}
+    names = [name for program in programs for name in table.get(program, (program,))]
+    return tuple(dict.fromkeys(names))
+
+
+def ensure_installed(programs: tuple[str, ...], *, yes: bool, environ: Mapping[str, str]) -> None:
+    """Install what is missing, after consent.
+
+    Raises:
+        UnavailableError: No consent, no apt, neither root nor sudo, or apt failed.
+    """
+    if not missing(programs):
+        return
+    with state.lock(state.runtime_directory(environ) / "l-engine"):
+        # The second time: only apt's fresh lists tell that the client is a package of its own.
+        for _attempt in range(2):
+            wanted = missing(programs)
+            if wanted:
+                _install(wanted, yes=yes, environ=environ)
+                yes = True
+    wanted = missing(programs)
+    if wanted:
+        raise UnavailableError(
+            f"{_listed(wanted)} cannot be found although apt-get installed its package",
+            "check PATH",
+        )
+
+
+def _install(wanted: tuple[str, ...], *, yes: bool, environ: Mapping[str, str]) -> None:
+    problem = f"{_listed(wanted)} {'are' if len(wanted) > 1 else 'is'} not installed"
+    if process.find("apt-get") is None:
+        raise UnavailableError(problem, _without_apt(wanted))
+    names = packages(wanted, separate_client="docker" in wanted and _client_is_separate())
+    install = ("apt-get", "install", "-y", "--no-install-recommends", *names)
+    privilege.agree(problem, (("apt-get", "update"), install), yes=yes)
+    log.info("installing %s", _listed(names))
+    # Somebody else's broken repository is no reason to stop: what matters may be in the lists.
+    _, first = privilege.stream(("apt-get", "update"), "apt-get update", environ)
+    patient = (*install, "-o", "DPkg::Lock::Timeout=300")
+    code, last = privilege.stream(patient, f"installing {_listed(names)}", environ)
+    if code != 0:
+        raise UnavailableError(
+            f"apt-get could not install {_listed(names)}",
+            f"the lines above say why; then run: {privilege.typed((install,))}",
+            detail="\n".join(f"{first}\n{last}".splitlines()[-30:]),
+        )
+
+
+def _client_is_separate() -> bool:
+    found = process.capture(("apt-cache", "pkgnames", "docker-cli"))
+    return "docker-cli" in found.stdout.split()
+
+
+def _without_apt(wanted: Sequence[str]) -> str:
+    others = [name for name in wanted if name not in {"docker", "dockerd"}]
+    steps = [f"install {_listed(others)}"] if others else []
+    if len(others) < len(wanted):
+        steps.append(engine_advice())
+    return "; ".join(steps)
+
+
+def engine_advice() -> str:
+    """Tell how to get an engine where we cannot install one."""
+    if sys.platform == "darwin":
+        return "install and start Docker Desktop, OrbStack, Colima or Podman, or set DOCKER_HOST"
+    return "install and start Docker or Podman, or set DOCKER_HOST"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
