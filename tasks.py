@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 
 from invoke.collection import Collection
 
-from scripts import commands, development, measurements
-from scripts.cli import NddtTask, remainder, task
-from scripts.commands import Asked, Common
+from scripts.cli import NddtTask, lazy, remainder, task
 
 if TYPE_CHECKING:
     from invoke.context import Context
+
+    from scripts import commands, development, measurements
+    from scripts.commands import Common
+else:
+    commands = lazy("scripts.commands")
+    development = lazy("scripts.development")
+    measurements = lazy("scripts.measurements")
 
 _HELP = {
     "all": "All that are yours, in any directory, running ones too.",
@@ -79,7 +84,7 @@ def run(
     verbose: bool = False,
 ) -> int:
     """Run the agent in a sandbox; --dry only shows the plan."""
-    common = Common(
+    common = commands.Common(
         provider=provider,
         name=name,
         persistent=persistent,
@@ -88,7 +93,7 @@ def run(
         verbose=verbose,
         dry=_dry(c),
     )
-    asked = Asked(
+    asked = commands.Asked(
         prompt=prompt,
         prompt_file=prompt_file,
         model=model,
@@ -107,7 +112,7 @@ def _life_cycle(provider: str | None) -> dict[str, NddtTask]:
     """Make the tasks that every provider has; None follows NDDT_PROVIDER."""
 
     def common(c: Context, name: str | None, yes: bool, verbose: bool) -> Common:
-        return Common(provider=provider, name=name, yes=yes, verbose=verbose, dry=_dry(c))
+        return commands.Common(provider=provider, name=name, yes=yes, verbose=verbose, dry=_dry(c))
 
     @task(help=_help("yes", "verbose"))
     def build_image(c: Context, yes: bool = False, verbose: bool = False) -> None:
@@ -184,7 +189,9 @@ def _life_cycle(provider: str | None) -> dict[str, NddtTask]:
 @task(help=_help("yes", "verbose"))
 def bootstrap_base(c: Context, yes: bool = False, verbose: bool = False) -> None:
     """Make the base image from a Debian mirror, for machines without a registry."""
-    commands.bootstrap_base(Common(provider="docker", yes=yes, verbose=verbose, dry=_dry(c)))
+    commands.bootstrap_base(
+        commands.Common(provider="docker", yes=yes, verbose=verbose, dry=_dry(c))
+    )
 
 
 @task(help=_help("provider", "yes", "verbose"))
@@ -192,7 +199,7 @@ def setup(
     c: Context, provider: str | None = None, yes: bool = False, verbose: bool = False
 ) -> None:
     """Install what is missing on this machine, and build the image."""
-    commands.set_up(Common(provider=provider, yes=yes, verbose=verbose, dry=_dry(c)))
+    commands.set_up(commands.Common(provider=provider, yes=yes, verbose=verbose, dry=_dry(c)))
 
 
 @task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import select
 import shlex
@@ -23,6 +24,7 @@ from scripts.errors import NddtError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
+    from types import ModuleType
 
 _ROOT = str(Path(__file__).resolve().parent.parent)
 
@@ -65,6 +67,18 @@ def task(*body: Any, **options: Any) -> Any:
     No short flags: they would depend on the order of the parameters.
     """
     return invoke_task(*body, klass=NddtTask, auto_shortflags=False, **options)
+
+
+def lazy(name: str) -> ModuleType:
+    """Import a module when it is first used: `inv --list` and completion do without."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(name)
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def remainder(argv: Sequence[str]) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ where the tool itself is configured.
 
 from __future__ import annotations
 
-import configparser
 import ipaddress
 import logging
 import re
@@ -117,13 +116,8 @@ def _npm_registry(environment: Mapping[str, str], home: Path) -> str:
 def _pip_index_url(environment: Mapping[str, str], home: Path) -> str:
     if environment.get("PIP_INDEX_URL"):
         return environment["PIP_INDEX_URL"]
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    files = (Path("/etc/pip.conf"), home / ".pip/pip.conf", home / ".config/pip/pip.conf")
-    try:
-        parser.read(files)
-    except configparser.Error:
-        return ""
-    return parser.get("global", "index-url", fallback="")
+    files = (home / ".config/pip/pip.conf", home / ".pip/pip.conf", Path("/etc/pip.conf"))
+    return _first_match(r"^index-url\s*[=:]\s*(\S+)", files)
 
 
 def _apt_mirror() -> str:

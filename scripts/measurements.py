@@ -1,4 +1,5 @@
 """Measurements against docker and invoke by hand, side by side."""
+
 from __future__ import annotations
 
 

@@ -163,7 +163,10 @@ def is_conversation(request: Request) -> bool:
 
 
 def side_answer(request: Request) -> Answer:
-    """Answer what Claude Code asks for itself: by the JSON schema it gives, else in two words."""
+    """Answer what Claude Code asks for itself: by the JSON schema it gives, else in two words.
+
+    The safety check of its auto mode finds no verdict in those, and refuses the action.
+    """
     schema = request.body.get("output_config", {}).get("format", {}).get("schema", {})
     said = "nddt demo"
     filled = dict.fromkeys(schema.get("properties", ()), said)

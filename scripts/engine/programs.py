@@ -29,7 +29,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
 
 def docker_client() -> str:
     """Give the client's name: `docker`, or `podman` where there is only that."""
-    return "docker" if process.find("docker") or not process.find("podman") else "podman"
+    return "podman" if not process.find("docker") and process.find("podman") else "docker"
 
 
 def missing(programs: Sequence[str]) -> tuple[str, ...]:

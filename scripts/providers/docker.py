@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from scripts import console, engine, image, naming, process
+from scripts import console, naming, process
 from scripts.errors import CannotCreateError, ConfigError, UnavailableError
 from scripts.providers import Sandbox, Specification
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from scripts import image
     from scripts.settings import Settings
 
 log = logging.getLogger("nddt")
@@ -36,7 +37,7 @@ FINGERPRINT = f"{naming.LABEL}.fingerprint"
 
 def program() -> str:
     """Give the client's name: `docker`, or `podman` where there is only that."""
-    return "docker" if process.find("docker") or not process.find("podman") else "podman"
+    return "podman" if not process.find("docker") and process.find("podman") else "docker"
 
 
 def pipe_environment(settings: Settings) -> Mapping[str, str]:
@@ -44,6 +45,8 @@ def pipe_environment(settings: Settings) -> Mapping[str, str]:
     environ = settings.process_environment
     if environ.get("DOCKER_HOST") or _context(environ) or SOCKET.exists():
         return {}
+    from scripts import engine  # noqa: PLC0415  (what a warm run does without)
+
     podman = engine.podman_socket(environ)
     return {"DOCKER_HOST": podman} if podman else {}
 
@@ -104,6 +107,8 @@ def _command(settings: Settings, *words: str) -> process.Result:
 
 def prepare(settings: Settings, *, yes: bool) -> None:
     """Make sure that the engine and the programs that reach it are there."""
+    from scripts import engine  # noqa: PLC0415
+
     environ = settings.process_environment
     engine.ensure_installed(("ssh", "ssh-keygen"), yes=yes, environ=environ)
     if not _command(settings, "version", "--format", "{{.Server.Version}}").ok:
@@ -117,6 +122,8 @@ def has_image(settings: Settings, name: str) -> bool:
 
 def build(settings: Settings, recipe: image.Recipe, version: str, *, yes: bool) -> None:
     """Build with whichever builder the docker command has; only the changed layers."""
+    from scripts import engine  # noqa: PLC0415
+
     labels = naming.image_labels(settings.owner)
     environ = _environment(settings)
     engine.ensure_base(recipe.base, yes=yes, environ=environ, labels=labels)
