@@ -86,9 +86,10 @@ def script(
         # Ctrl-C is for the program; with a trap this shell outlives it and reports its end.
         "trap : INT QUIT",
         f"set -- {shlex.join(argv)}",
-        # A shell comments on a child that a signal ended; the program would not have.
+        # A shell comments on a child that a signal ended; the program would not have. Only in
+        # a subshell is the comment's stderr not the program's.
         "exec 3>&2 2>/dev/null",
-        '"$@" 2>&3 3>&-',
+        '(exec "$@" 2>&3 3>&-)',
         "code=$?",
         "exec 2>&3 3>&-",
         after,
