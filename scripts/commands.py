@@ -11,12 +11,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from scripts import agents, console, housekeeping, naming, plan, providers, settings, workflow
+from scripts import (
+    agents,
+    console,
+    housekeeping,
+    naming,
+    plan,
+    providers,
+    settings,
+    state,
+    workflow,
+)
 from scripts.errors import UsageError
 from scripts.workflow import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from scripts.model_endpoint import Endpoint
 
 log = logging.getLogger("nddt")
 
@@ -167,9 +179,7 @@ def run(common: Common, asked: Asked) -> int:
             stdin = stack.enter_context(Path(os.devnull).open("rb"))
         endpoint = None
         if asked.demo:
-            from scripts.model_endpoint import Endpoint, demo_reply  # noqa: PLC0415
-
-            endpoint = stack.enter_context(Endpoint(demo_reply))
+            endpoint = stack.enter_context(_demo_endpoint(work, lasts=not request.headless))
         made = _make_plan(
             work,
             request,
@@ -182,6 +192,32 @@ def run(common: Common, asked: Asked) -> int:
             return 0
         meanwhile = endpoint.start if endpoint else _nothing
         return workflow.run(work, made, stdin=stdin, meanwhile=meanwhile)
+
+
+def _demo_note(work: Work) -> Path:
+    directory = state.sandbox_directory(
+        work.settings.process_environment, housekeeping.this_name(work)
+    )
+    return directory / "demo-port"
+
+
+def _demo_endpoint(work: Work, *, lasts: bool) -> Endpoint:
+    """Make the endpoint of a demo.
+
+    An agent that outlives us, in tmux, finds the next one at the same port.
+    """
+    from scripts.messages_api import demo_reply  # noqa: PLC0415  (nobody else needs it)
+    from scripts.model_endpoint import Endpoint  # noqa: PLC0415
+
+    if not (lasts and work.settings.persistent):
+        return Endpoint(demo_reply)
+    note = _demo_note(work)
+    try:
+        return Endpoint(demo_reply, ("127.0.0.1", int(note.read_text(encoding="ascii"))))
+    except (OSError, ValueError):
+        endpoint = Endpoint(demo_reply)
+        note.write_text(endpoint.url.rpartition(":")[2], encoding="ascii")
+        return endpoint
 
 
 def _nothing() -> None:
@@ -201,8 +237,13 @@ def attach(common: Common, *, demo: bool) -> int:
             f"the agent in {found.name} belongs to the terminal that started it",
             f"look inside with: inv shell --name {found.name}",
         )
-    asked = Asked(demo=demo)
-    return run(replace(common, name=found.name, persistent=True), asked)
+    if not demo and not _demo_note(work).exists():
+        made = _make_plan(work, agents.Request(), command=("true",))
+        code = workflow.come_back(replace(work, as_it_is=True), made)
+        if code is not None:
+            return code
+    again = replace(common, name=found.name, persistent=True)
+    return run(again, Asked(demo=demo or _demo_note(work).exists()))
 
 
 def shell(common: Common, command: str | None) -> int:
@@ -213,7 +254,8 @@ def shell(common: Common, command: str | None) -> int:
         found = work.provider.find(work.settings, name)
         if found is not None:
             workflow.check_owner(work, found)
-            work = replace(common, name=name, persistent=True).work()
+            existing = replace(common, name=name, persistent=True).work()
+            work = replace(existing, as_it_is=True)
     terminal = console.is_terminal(0) and console.is_terminal(1)
     argv = ("bash", "-c", command) if command is not None else ("bash",)
     made = _make_plan(work, agents.Request(), terminal=terminal, command=argv)

@@ -41,6 +41,8 @@ class Work:
     settings: Settings
     yes: bool = False
     """Questions are agreed to beforehand."""
+    as_it_is: bool = False
+    """An existing sandbox is good, whatever it was made from."""
 
     @property
     def environ(self) -> Any:  # noqa: ANN401
@@ -156,7 +158,8 @@ def _create_or_start(work: Work, plan: Plan, version: str) -> None:
 
 def _is_replaced(work: Work, plan: Plan, found: Sandbox, image_wanted: str) -> bool:
     """Ask whether an out-of-date sandbox is to be made anew."""
-    if found.mode != "persistent" or found.fingerprint == plan.sandbox.fingerprint(image_wanted):
+    fits = work.as_it_is or found.fingerprint == plan.sandbox.fingerprint(image_wanted)
+    if fits or found.mode != "persistent":
         return False
     changed = (
         f"its image is {found.image}, now it would be {image_wanted}"
@@ -357,6 +360,19 @@ def _attended(
     return code
 
 
+def come_back(work: Work, plan: Plan) -> int | None:
+    """Come back to the agent that runs in the plan's sandbox.
+
+    Returns:
+        Its exit code, 0 if it goes on without the terminal; None if none runs.
+    """
+    with _handling(_end, (signal.SIGTERM, signal.SIGHUP)), console.kept_terminal():
+        connection = _kept_connection(work, plan)
+        if not process.capture(connection.session_argv("-T", "nddt", inside.TMUX_RUNS)).ok:
+            return None
+        return _at_terminal(connection, secrets.token_hex(6))
+
+
 def _in_tmux(connection: Connection, plan: Plan, session: str) -> int:
     """Run the plan's program in tmux, where a lost terminal does not end it."""
     text = inside.script(
@@ -367,6 +383,10 @@ def _in_tmux(connection: Connection, plan: Plan, session: str) -> int:
     stored = process.capture(store, stdin=text.encode("utf-8", "surrogateescape"))
     if not stored.ok:
         raise TransportLostError("the connection to the sandbox broke", detail=stored.stderr)
+    return _at_terminal(connection, session)
+
+
+def _at_terminal(connection: Connection, session: str) -> int:
     log.info("Ctrl-\\ leaves the agent running; inv attach comes back to it")
     argv = connection.session_argv("-t", "nddt", inside.start_in_tmux(session))
     code = process.wait(process.spawn(argv))

@@ -10,9 +10,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scripts.model_endpoint import (
+from scripts.messages_api import (
     Answer,
-    Endpoint,
     Failure,
     Request,
     Text,
@@ -20,6 +19,7 @@ from scripts.model_endpoint import (
     is_conversation,
     side_answer,
 )
+from scripts.model_endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -19,9 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.model_endpoint import (
+from scripts.messages_api import (
     Answer,
-    Endpoint,
     Failure,
     Request,
     Text,
@@ -29,6 +28,7 @@ from scripts.model_endpoint import (
     demo_reply,
     last_prompt,
 )
+from scripts.model_endpoint import Endpoint
 from tests.scripted_model import SESSION_HEADER, ScriptedModel, error, slow_text, text, tool
 
 if TYPE_CHECKING:
@@ -370,7 +370,8 @@ def test_any_prompt_is_answered(prompt: str) -> None:
 def test_importing_it_is_cheap() -> None:
     """The run's hot path must not wait for http.server."""
     code = (
-        "import sys, scripts.model_endpoint as m; e = m.Endpoint(m.demo_reply); e.close();"
+        "import sys, scripts.model_endpoint as m, scripts.messages_api as a; "
+        "m.Endpoint(a.demo_reply).close(); "
         "print('http.server' in sys.modules)"
     )
     done = subprocess.run(
