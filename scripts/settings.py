@@ -124,7 +124,7 @@ class Settings:
         "NDDT_BASE_IMAGE", _text, "debian:trixie-slim", "Debian image that the sandbox builds on."
     )
     node_version: str = _variable(
-        "NDDT_NODE_VERSION", _like(VERSION, "a version such as 22 or 22.11.0"), "22", "Node."
+        "NDDT_NODE_VERSION", _like(VERSION, "a version such as 22 or 22.11.0"), "22", "Version of Node, such as 22 or 22.11.0."
     )
     claude_version: str = _variable(
         "NDDT_CLAUDE_VERSION",

@@ -1,0 +1,185 @@
+"""Callers with directories of their own, and the check that every test leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from scripts import providers
+from tests.integration.contract import (
+    GONE_S,
+    OUTSIDES,
+    REPOSITORY,
+    Caller,
+    Mine,
+    Outside,
+    eventually,
+    processes,
+)
+from tests.scripted_model import ScriptedModel, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+HOST = f"nddt-test-{os.getpid()}"
+"""As root the callers are on a machine of this name, so that no sandbox of anybody else is theirs."""
+NETWORK_FILES = (".npmrc", ".config/pip", ".pip", ".docker")
+"""What decides about mirrors and the engine is the same for the callers as for who runs the tests."""
+_OTHERS = re.compile(r"NDDT_|XDG_|ANTHROPIC_|CLAUDE|GH_TOKEN|DAYTONA_|AWS_|TERM_PROGRAM|PYTEST_")
+
+
+def clean_environment(home: Path, runtime: Path) -> dict[str, str]:
+    """Give our environment without what steers nddt or the agent."""
+    kept = {name: value for name, value in os.environ.items() if not _OTHERS.match(name)}
+    return {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": str(runtime)}
+
+
+@pytest.fixture(scope="session")
+def base() -> Iterator[Path]:
+    """A directory with a short name: sockets are in it."""
+    path = Path(tempfile.mkdtemp(prefix="n", dir="/tmp"))
+    path.chmod(0o755)
+    for name in ("run", "home", "cache"):
+        (path / name).mkdir(mode=0o700)
+    (path / "w").mkdir()
+    for name in NETWORK_FILES:
+        original, link = Path.home() / name, path / "home" / name
+        link.parent.mkdir(exist_ok=True)
+        if original.exists():
+            link.symlink_to(original)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def on_own_machine() -> tuple[str, ...]:
+    """The words before a command that give it a host name, and so an owner, of its own."""
+    # Whoever runs the tests in the background passes on that Ctrl-C is ignored.
+    plain = ("env", "--default-signal")
+    if os.getuid() != 0:
+        return plain
+    return (*plain, "unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', HOST)
+
+
+@pytest.fixture(scope="session")
+def environ(base: Path) -> Mapping[str, str]:
+    """The callers' variables; the registry is asked once for all of them."""
+    return {
+        **clean_environment(base / "home", base / "run"),
+        "XDG_CACHE_HOME": str(base / "cache"),
+    }
+
+
+@pytest.fixture(scope="session")
+def mine(base: Path) -> Mine:
+    """What the tests make is known by this."""
+    return Mine(base, f"nddt-test-{os.getpid()}-")
+
+
+@pytest.fixture(scope="session", params=providers.NAMES)
+def provider(request: pytest.FixtureRequest, environ: Mapping[str, str], base: Path) -> str:
+    """Each provider in turn, with the image built, which stays."""
+    name = str(request.param)
+    done = subprocess.run(
+        (REPOSITORY / "nddt", f"{name}.build-image"),
+        env=dict(environ),
+        cwd=base,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return name
+
+
+@pytest.fixture(scope="session")
+def outside(provider: str, mine: Mine) -> Outside:
+    """The provider without nddt."""
+    return OUTSIDES[provider](mine)
+
+
+@pytest.fixture
+def workspace(base: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """An empty directory of the test's own."""
+    name = re.sub(r"\W+", "-", request.node.name)[:40].strip("-")
+    path = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=base / "w"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def nddt(
+    provider: str,
+    outside: Outside,
+    on_own_machine: tuple[str, ...],
+    environ: Mapping[str, str],
+    workspace: Path,
+) -> Iterator[Caller]:
+    """Somebody in an empty directory; what the test leaves behind fails it."""
+    caller = Caller(
+        provider=provider,
+        launcher=(*on_own_machine, str(REPOSITORY / "nddt")),
+        directory=workspace,
+        environ={**environ, "NDDT_PROVIDER": provider},
+    )
+    yield caller
+    check_nothing_is_left(caller, outside)
+
+
+def check_nothing_is_left(caller: Caller, outside: Outside) -> None:
+    """Fail if a sandbox, a process or a file of the caller's is there, and remove it."""
+    runtime = Path(caller.environ["XDG_RUNTIME_DIR"])
+
+    def left() -> list[str]:
+        files = [str(path) for path in caller.runtime.glob("*")]
+        return [*outside.sandboxes(), *processes(runtime).values(), *files]
+
+    eventually(lambda: not left(), GONE_S)
+    found = left()
+    for name in outside.sandboxes():
+        outside.remove(name)
+    for pid in processes(runtime):
+        os.kill(pid, 9)
+    shutil.rmtree(caller.runtime, ignore_errors=True)
+    assert not found, f"left behind: {found}"
+
+
+@pytest.fixture
+def kept(nddt: Caller) -> Iterator[Caller]:
+    """Somebody who keeps one sandbox for the directory; it is removed in the end."""
+    caller = nddt.having(NDDT_PERSISTENT="true")
+    yield caller
+    done = caller("cleanup", "--all", "--yes") if os.getuid() == 0 else None
+    if done is None:
+        name = caller(caller.task("create-sandbox")).lines[-1]
+        done = caller("cleanup", "--name", name, "--yes")
+    assert done.code == 0, done.said
+
+
+@pytest.fixture
+def model() -> Iterator[Callable[..., ScriptedModel]]:
+    """Makes models that follow a script, on loopback."""
+    made: list[ScriptedModel] = []
+
+    def make(*steps: Step) -> ScriptedModel:
+        made.append(ScriptedModel(*steps))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def pytest_configure(config: pytest.Config) -> None:  # noqa: ARG001
+    """Refuse to run where the scenarios mean nothing."""
+    if sys.platform != "linux":
+        pytest.exit("the integration tests need Linux: they look into /proc", 1)
