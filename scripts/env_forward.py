@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ TERMINAL = ("COLORTERM", "NO_COLOR", "FORCE_COLOR", "TERM_PROGRAM", "TERM_PROGRA
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 """Names that programs read in upper or in lower case."""
 
+_EXPORTABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""What a shell takes as a name; the environment may hold others."""
+
 
 def select(patterns: Iterable[str], environment: Mapping[str, str]) -> dict[str, str]:
     """Pick the variables that match a name or a `PREFIX*`, without the empty ones."""
@@ -21,7 +25,7 @@ def select(patterns: Iterable[str], environment: Mapping[str, str]) -> dict[str,
     return {
         name: value
         for name, value in environment.items()
-        if value and any(fnmatchcase(name, pattern) for pattern in wanted)
+        if value and _EXPORTABLE.fullmatch(name) and any(fnmatchcase(name, p) for p in wanted)
     }
 
 

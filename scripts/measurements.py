@@ -1,6 +1,178 @@
-"""Measurements against docker and invoke by hand, side by side."""
+"""What nddt adds to docker and invoke by hand, measured side by side in one go."""
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-def bench(*, runs: str, as_json: bool, yes: bool) -> None: ...
+from scripts import agents, commands, plan, process, workflow
+from scripts.errors import UnavailableError, UsageError
+from scripts.messages_api import demo_reply
+from scripts.model_endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger("nddt")
+
+ROOT = Path(__file__).parent.parent
+NDDT = str(ROOT / "nddt")
+PROMPT = "Say hello"
+EMPTY_TASKS = "from invoke.tasks import task\n\n@task\ndef empty(c):\n    pass\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two commands that do the same, ours and the one by hand."""
+
+    title: str
+    ours: tuple[str, ...]
+    by_hand: tuple[str, ...]
+    directory: Path
+    limit: str
+    """What is promised of the medians: a ratio such as `1.35 x`, or a sum such as `+15 ms`."""
+
+
+def bench(*, runs: str, as_json: bool, yes: bool) -> None:
+    """Measure everything and print a table, or the same as a JSON array.
+
+    Args:
+        runs: Measurements of each command; the two of a pair take turns.
+        as_json: See above.
+        yes: Questions of a first run are agreed to.
+
+    Raises:
+        UsageError: `runs` is no number.
+        UnavailableError: A measured command failed, or the engine is on another machine.
+    """
+    if not runs.isdecimal() or int(runs) < 1:
+        raise UsageError(f"--runs is {runs!r}", "give a whole number, 1 or more")
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="nddt-bench-") as directory, _model() as model:
+        for pair in (*_listings(Path(directory)), *_runs(Path(directory), model, yes=yes)):
+            log.warning("measuring %s", pair.title)
+            rows.append(_measure(pair, int(runs)))
+    print(json.dumps(rows, indent=2) if as_json else _table(rows))
+
+
+@contextmanager
+def _model() -> Iterator[Endpoint]:
+    """Give a model that a container reaches by hand, at the gateway of docker's network."""
+    form = "{{(index .IPAM.Config 0).Gateway}}"
+    found = process.capture(("docker", "network", "inspect", "bridge", "--format", form))
+    try:
+        endpoint = Endpoint(demo_reply, (found.stdout.strip() or "no gateway", 0))
+    except OSError as error:
+        raise UnavailableError(
+            f"docker's network has no address on this machine: {found.last_line}",
+            "measure where the engine runs",
+        ) from error
+    with endpoint:
+        endpoint.start()
+        yield endpoint
+
+
+def _listings(directory: Path) -> Iterator[Pair]:
+    """Measure invoke's own floor, and the launcher."""
+    (directory / "tasks.py").write_text(EMPTY_TASKS)
+    inv = (str(Path(sys.executable).parent / "inv"), "--search-root")
+    ours, floor = (*inv, str(ROOT), "--list"), (*inv, str(directory), "--list")
+    yield Pair(
+        title="inv --list, and with one empty task",
+        ours=ours,
+        by_hand=floor,
+        directory=directory,
+        limit="+15 ms",
+    )
+    yield Pair(
+        title="./nddt --list, and inv --list",
+        ours=(NDDT, "--list"),
+        by_hand=ours,
+        directory=directory,
+        limit="+20 ms",
+    )
+
+
+def _runs(directory: Path, model: Endpoint, *, yes: bool) -> Iterator[Pair]:
+    """Measure the agent in a new sandbox, and in one that is there."""
+    workspace = directory / "workspace"
+    workspace.mkdir()
+    work = commands.Common(provider="docker", yes=yes, verbose=False).work()
+    settings = replace(work.settings, directory=workspace, persistent=False)
+    made = plan.make(
+        settings,
+        agents.Request(prompt=PROMPT, headless=True),
+        terminal=False,
+        user=work.provider.user(settings),
+        pid=os.getpid(),
+        demo_url=model.url,
+    )
+    image = workflow.build_image(replace(work, settings=settings), made)
+    variables = [w for k, v in made.variables.items() for w in ("--env", f"{k}={v}")]
+    mount = ("--volume", f"{workspace}:/workspace")
+    run = (NDDT, "run", "--demo", "--prompt", PROMPT)
+    yield Pair(
+        title="an ephemeral run, and docker run --rm",
+        ours=run,
+        by_hand=("docker", "run", "--rm", "-i", "--init", *mount, *variables, image, *made.argv),
+        directory=workspace,
+        limit="1.35 x",
+    )
+    name = _output(workspace, NDDT, "docker.create-sandbox").strip()
+    try:
+        yield Pair(
+            title="a second persistent run, and docker exec",
+            ours=(*run, "--persistent"),
+            by_hand=("docker", "exec", "-i", *variables, name, *made.argv),
+            directory=workspace,
+            limit="1.2 x",
+        )
+    finally:
+        _output(workspace, NDDT, "cleanup", "--name", name, "--yes")
+
+
+def _output(directory: Path, *argv: str) -> str:
+    done = process.capture(argv, cwd=directory)
+    if not done.ok:
+        raise UnavailableError(f"{argv[0]} {argv[1]} failed: {done.last_line}", "see --verbose")
+    return done.stdout
+
+
+def _measure(pair: Pair, runs: int) -> dict[str, Any]:
+    times_s: dict[str, list[float]] = {"ours": [], "by_hand": []}
+    # The first of each warms the caches and is not counted.
+    for turn in range(runs + 1):
+        for which, argv in (("ours", pair.ours), ("by_hand", pair.by_hand)):
+            began = time.perf_counter()
+            _output(pair.directory, *argv)
+            if turn:
+                times_s[which].append(time.perf_counter() - began)
+    ours, by_hand = (statistics.median(times_s[which]) for which in ("ours", "by_hand"))
+    return {
+        "title": pair.title,
+        "ours_ms": round(ours * 1000, 1),
+        "by_hand_ms": round(by_hand * 1000, 1),
+        "ratio": round(ours / by_hand, 3),
+        "added_ms": round((ours - by_hand) * 1000, 1),
+        "limit": pair.limit,
+        "runs": runs,
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    head = f"{'medians':<44} {'ours':>8} {'by hand':>8} {'ratio':>6} {'added':>8}  limit"
+    lines = [
+        f"{row['title']:<44} {row['ours_ms']:>5.0f} ms {row['by_hand_ms']:>5.0f} ms "
+        f"{row['ratio']:>6.2f} {row['added_ms']:>5.0f} ms  {row['limit']}"
+        for row in rows
+    ]
+    return "\n".join((head, *lines))

@@ -68,6 +68,7 @@ def capture(
     env: Mapping[str, str] | None = None,
     stdin: bytes = b"",
     timeout_s: float | None = None,
+    cwd: Path | None = None,
 ) -> Result:
     """Run a program to its end and keep what it prints.
 
@@ -76,6 +77,7 @@ def capture(
         env: Its whole environment; None for ours.
         stdin: What it reads; empty means end of file at once.
         timeout_s: Seconds after which it is killed; its code is then 124.
+        cwd: Where it runs; None for where we are.
 
     Raises:
         UnavailableError: The program is not installed.
@@ -83,7 +85,13 @@ def capture(
     log.debug("+ %s", shlex.join(argv))
     try:
         done = subprocess.run(
-            argv, check=False, capture_output=True, input=stdin, env=env, timeout=timeout_s
+            argv,
+            check=False,
+            capture_output=True,
+            input=stdin,
+            env=env,
+            timeout=timeout_s,
+            cwd=cwd,
         )
     except FileNotFoundError as error:
         raise UnavailableError(f"{argv[0]} is not installed", "run: inv setup") from error

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("nddt")
 
-NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
-VERSION = re.compile(r"\d+(\.\d+){0,2}")
-AGENT_VERSION = re.compile(r"\d+\.\d+\.\d+|latest|stable|next")
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,62}")
+VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,2}")
+AGENT_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+|latest|stable|next")
 
 
 def _text(value: str) -> str:
@@ -101,7 +101,7 @@ class Settings:
     )
     name: str = _variable(
         "NDDT_NAME",
-        _like(re.compile(rf"({NAME.pattern})?"), "letters, digits and _.-, 63 at most"),
+        _like(re.compile(rf"({NAME.pattern})?"), "2 to 63 letters, digits and _.-"),
         "",
         "Name of the sandbox; empty makes one up.",
     )
@@ -124,7 +124,10 @@ class Settings:
         "NDDT_BASE_IMAGE", _text, "debian:trixie-slim", "Debian image that the sandbox builds on."
     )
     node_version: str = _variable(
-        "NDDT_NODE_VERSION", _like(VERSION, "a version such as 22 or 22.11.0"), "22", "Version of Node, such as 22 or 22.11.0."
+        "NDDT_NODE_VERSION",
+        _like(VERSION, "a version such as 22 or 22.11.0"),
+        "22",
+        "Version of Node, such as 22 or 22.11.0.",
     )
     claude_version: str = _variable(
         "NDDT_CLAUDE_VERSION",
@@ -190,7 +193,7 @@ def read_env_file(path: Path) -> tuple[dict[str, str], dict[str, int]]:
         raise ConfigError(f"{path} cannot be read: {error}", "correct or remove it") from error
     for binding in bindings:
         text = binding.original.string
-        line = binding.original.line + len(text) - len(text.lstrip("\r\n"))
+        line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
         if binding.error:
             raise ConfigError(f"{path}, line {line}: this is not NAME=value", "correct that line")
         if binding.key and binding.value is not None:

@@ -131,7 +131,7 @@ def build(settings: Settings, recipe: image.Recipe, version: str, *, yes: bool) 
     if version:
         arguments |= recipe.agent_arguments(version)
     words = ["build", "--tag", recipe.name(version) if version else recipe.tools_name]
-    words += ["--target", "agent" if version else "tools", "--file", "-"]
+    words += ["--target", "agent" if version else "tools", "--file", "-", "--force-rm"]
     words += [word for item in labels.items() for word in ("--label", "=".join(item))]
     # A value stays out of the argument list: a proxy's may hold a password.
     words += [word for name in arguments for word in ("--build-arg", name)]
@@ -160,13 +160,15 @@ def build(settings: Settings, recipe: image.Recipe, version: str, *, yes: bool) 
 
 def _build_error(tail: Sequence[str], version: str) -> CannotCreateError:
     text = "\n".join(tail)
-    if "no space left on device" in text:
+    if "no space left on device" in text or "enough free space" in text:
         next_step = "make room: docker system df, inv docker.cleanup --images"
     elif "ETARGET" in text or "No matching version" in text or "E404" in text:
         next_step = f"check NDDT_NODE_VERSION and NDDT_CLAUDE_VERSION ({version})"
     else:
         next_step = "the lines above say why; --verbose shows the command"
-    return CannotCreateError("the image could not be built", next_step, detail=text)
+    # Without a terminal, the log has just been printed as a whole.
+    detail = text if console.is_terminal(2) else ""
+    return CannotCreateError("the image could not be built", next_step, detail=detail)
 
 
 def look_up(settings: Settings, recipe: image.Recipe, package: str) -> str:
