@@ -32,6 +32,8 @@ log = logging.getLogger("nddt")
 
 NAME = "docker"
 SOCKET = Path("/var/run/docker.sock")
+INIT = ("--entrypoint=tini",)
+"""The image's own: not every engine has one for --init."""
 FINGERPRINT = f"{naming.LABEL}.fingerprint"
 
 
@@ -43,7 +45,8 @@ def program() -> str:
 def pipe_environment(settings: Settings) -> Mapping[str, str]:
     """Give DOCKER_HOST if nothing says where the engine is and Podman's socket is all there is."""
     environ = settings.process_environment
-    if environ.get("DOCKER_HOST") or _context(environ) or SOCKET.exists():
+    docker_here = program() == "docker" and SOCKET.exists()
+    if environ.get("DOCKER_HOST") or _context(environ) or docker_here:
         return {}
     from scripts import engine  # noqa: PLC0415  (what a warm run does without)
 
@@ -201,7 +204,7 @@ def _mount(source: Path, target: str) -> str:
 
 def run_arguments(want: Specification, image_name: str) -> tuple[str, ...]:
     """Give the arguments of `docker run` that ephemeral and persistent sandboxes share."""
-    words = ["--init", "--pull=never", "--name", want.name, "--hostname", want.name[:63]]
+    words = ["--pull=never", "--name", want.name, "--hostname", want.name[:63]]
     # What the pipe carries is encrypted; a log of it would only fill the disk.
     words += ["--log-driver=none"]
     words += [word for item in want.labels.items() for word in ("--label", "=".join(item))]
@@ -218,7 +221,8 @@ def ephemeral_pipe(
 ) -> tuple[str, ...]:
     """Give the command whose container is the connection and goes with it."""
     arguments = run_arguments(want, image_name)
-    return (program(), "run", "--rm", "-i", *arguments, "--entrypoint=sh", image_name, *server)
+    served = (*INIT, image_name, "--", "sh", *server)
+    return (program(), "run", "--rm", "-i", *arguments, *served)
 
 
 def pipe(settings: Settings, name: str, server: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG001
@@ -229,7 +233,7 @@ def pipe(settings: Settings, name: str, server: Sequence[str]) -> tuple[str, ...
 def create(settings: Settings, want: Specification, image_name: str) -> None:
     """Start a container that waits."""
     arguments = run_arguments(want, image_name)
-    idle = ("--entrypoint=sleep", image_name, "infinity")
+    idle = (*INIT, image_name, "--", "sleep", "infinity")
     done = _command(settings, "run", "--detach", *arguments, *idle)
     if not done.ok:
         _command(settings, "rm", "--force", want.name)
@@ -257,9 +261,10 @@ def _client(settings: Settings) -> Iterator[Any]:
         finally:
             client.close()
     except DockerException as error:
+        podman = "start its socket: systemctl --user start podman.socket"
         raise UnavailableError(
-            f"the Docker engine does not answer: {str(error).splitlines()[0][:200]}",
-            "run: inv setup",
+            f"the engine does not answer: {str(error).splitlines()[0][:200]}",
+            "run: inv setup" if program() == "docker" else podman,
         ) from error
 
 
