@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 import termios
 from contextlib import contextmanager
@@ -106,7 +105,7 @@ def progress(title: str) -> Callable[[str], None]:
     def show(line: str) -> None:
         printable = "".join(c for c in line if c.isprintable())
         text = f"{title}: {printable}" if line else ""
-        width = shutil.get_terminal_size().columns - 1
+        width = (os.get_terminal_size(2).columns or 80) - 1
         sys.stderr.write(f"\r\x1b[K{text[:width]}")
         sys.stderr.flush()
 

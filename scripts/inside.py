@@ -81,7 +81,7 @@ def script(
         *exports,
         # An unknown terminal would leave the agent without a screen.
         '[ -z "$TERM" ] || tput longname >/dev/null 2>&1 || export TERM=xterm-256color',
-        f"cd -- {shlex.quote(directory)} || exit 69",
+        f'cd -- {shlex.quote(directory)} || {{ rm -f -- "${{0%.sh}}.pid"; exit 69; }}',
         before,
         # Ctrl-C is for the program; with a trap this shell outlives it and reports its end.
         "trap : INT QUIT",
@@ -94,7 +94,7 @@ def script(
         "exec 2>&3 3>&-",
         after,
         'rm -f -- "${0%.sh}.pid"',
-        "exit $code",
+        'exit "$code"',
     ]
     return "\n".join(lines) + "\n"
 

@@ -5,6 +5,7 @@ Facts about its files and options were tried with version 2.1.330.
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ _ANSWERS = (
 
 
 def asks_nothing(arguments: tuple[str, ...]) -> bool:
-    """Tell whether `-p` is among the arguments."""
-    return not {"-p", "--print", "-v", "--version", "-h", "--help"}.isdisjoint(arguments)
+    """Tell whether `-p` is among the arguments; what follows a `--` is a prompt."""
+    options = takewhile(lambda word: word != "--", arguments)
+    return not {"-p", "--print", "-v", "--version", "-h", "--help"}.isdisjoint(options)
 
 
 def command(request: Request, program: str) -> tuple[str, ...]:

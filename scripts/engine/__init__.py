@@ -16,7 +16,12 @@ from scripts.engine import daemon as local
 from scripts.engine import privilege
 from scripts.engine.base_image import bootstrap_base, ensure_base
 from scripts.engine.daemon import Daemon
-from scripts.engine.programs import docker_client, engine_advice, ensure_installed
+from scripts.engine.programs import (
+    docker_client,
+    engine_advice,
+    engine_version,
+    ensure_installed,
+)
 from scripts.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -57,13 +62,6 @@ def _is_socket(path: Path) -> bool:
         return False
 
 
-def version(environ: Mapping[str, str]) -> process.Result:
-    """Ask the engine, wherever DOCKER_HOST or the context says that it is, for its version."""
-    argv = (docker_client(), "version", "--format", "{{.Server.Version}}")
-    # An ssh:// engine may be a while away; without a key ssh would wait for a password.
-    return process.capture(argv, env=environ, timeout_s=30)
-
-
 def ensure_running(*, yes: bool, environ: Mapping[str, str], daemon: Daemon | None = None) -> None:
     """Make sure that an engine answers; install and start one here after consent.
 
@@ -76,13 +74,13 @@ def ensure_running(*, yes: bool, environ: Mapping[str, str], daemon: Daemon | No
         UnavailableError: It does not, and the text tells what to do.
     """
     daemon = daemon or Daemon()
-    if process.find(docker_client()) and version(environ).ok:
+    if process.find(docker_client()) and engine_version(environ).ok:
         return
     _check_elsewhere(yes=yes, environ=environ)
     if sys.platform != "linux":
         raise UnavailableError("no Docker engine answers", engine_advice())
     ensure_installed(("docker", "dockerd"), yes=yes, environ=environ)
-    if not version(environ).ok:
+    if not engine_version(environ).ok:
         _check_permission(daemon, yes=yes, environ=environ)
         _start(daemon, yes=yes, environ=environ)
 
@@ -93,7 +91,7 @@ def _start(daemon: Daemon, *, yes: bool, environ: Mapping[str, str]) -> None:
         privilege.agree(problem, (daemon.start_command(),), yes=yes)
     # One at a time; who waited finds it running.
     with state.lock(state.runtime_directory(environ) / "l-engine"):
-        if version(environ).ok:
+        if engine_version(environ).ok:
             return
         log.info("starting the Docker daemon")
         local.start(daemon, environ)
@@ -111,7 +109,7 @@ def _check_elsewhere(*, yes: bool, environ: Mapping[str, str]) -> None:
         endpoint, way_back = _endpoint_of_context(environ), "choose another: docker context use"
     if not endpoint:
         return
-    asked = version(environ)
+    asked = engine_version(environ)
     if not asked.ok:
         raise UnavailableError(
             f"the Docker engine at {endpoint} does not answer: {asked.last_line}",

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts import process
 from scripts.engine import privilege
-from scripts.engine.debootstrap import Base, debootstrap_command, make
-from scripts.engine.programs import docker_client, ensure_installed, missing
+from scripts.engine.debootstrap import Base, commands_by_hand, make
+from scripts.engine.programs import (
+    docker_client,
+    engine_version,
+    ensure_installed,
+    install_commands,
+    missing,
+)
 from scripts.errors import CannotCreateError, UnavailableError
 
 if TYPE_CHECKING:
@@ -53,12 +58,9 @@ def bootstrap_base(
         CannotCreateError: It cannot be made so, or debootstrap failed.
         UnavailableError: No engine answers, or no consent, or neither root nor sudo.
     """
-    base = parse(image)
+    parse(image)
     _check_engine(environ)
-    ensure_installed(("debootstrap",), yes=yes, environ=environ)
-    example = debootstrap_command(base, Path("DIRECTORY"), None)
-    privilege.agree(f"{image} is made by debootstrap as root", (example,), yes=yes)
-    make(image, base, environ=environ, labels=labels or {})
+    _make(image, f"{image} is made as root", yes=yes, environ=environ, labels=labels)
 
 
 def ensure_base(
@@ -84,23 +86,34 @@ def ensure_base(
         parse(image)
     except CannotCreateError as error:
         raise CannotCreateError(problem, "set NDDT_BASE_IMAGE to an image that you have") from error
-    _check_possible(problem)
-    privilege.agree(problem, (("debootstrap", parse(image).suite, "…"),), yes=yes)
-    bootstrap_base(image, yes=yes, environ=environ, labels=labels)
-
-
-def _check_engine(environ: Mapping[str, str]) -> None:
-    words = (docker_client(), "version", "--format", "{{.Server.Version}}")
-    asked = process.capture(words, env=environ, timeout_s=30)
-    if not asked.ok:
-        raise UnavailableError(f"no engine answers: {asked.last_line}", "run: inv setup")
-
-
-def _check_possible(problem: str) -> None:
-    tools = process.find("apt-get") or not missing(("debootstrap",))
-    if not (privilege.is_possible() and tools):
+    if not (privilege.is_possible() and (process.find("apt-get") or process.find("debootstrap"))):
         raise CannotCreateError(
             problem,
             "make it as root on a Debian machine (inv docker.bootstrap-base), "
             "or set NDDT_BASE_IMAGE to an image that you have",
         )
+    _make(image, problem, yes=yes, environ=environ, labels=labels)
+
+
+def _check_engine(environ: Mapping[str, str]) -> None:
+    asked = engine_version(environ)
+    if not asked.ok:
+        raise UnavailableError(f"no engine answers: {asked.last_line}", "run: inv setup")
+
+
+def _make(
+    image: str,
+    problem: str,
+    *,
+    yes: bool,
+    environ: Mapping[str, str],
+    labels: Mapping[str, str] | None,
+) -> None:
+    """Ask once for all that it takes, and do it."""
+    base, wanted = parse(image), missing(("debootstrap",))
+    if wanted and not process.find("apt-get"):
+        ensure_installed(wanted, yes=yes, environ=environ)  # which tells what to do instead
+    installing = install_commands(wanted) if wanted else ()
+    privilege.agree(problem, (*installing, *commands_by_hand(image, base)), yes=yes)
+    ensure_installed(wanted, yes=True, environ=environ)
+    make(image, base, environ=environ, labels=labels or {})

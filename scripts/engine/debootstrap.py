@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
-import time
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from scripts import process, state
+from scripts import process
 from scripts.engine import privilege
+from scripts.engine.mirrors import Mirrors, mirrors
 from scripts.engine.programs import docker_client
+from scripts.engine.scratch import PARENT, private_directory
 from scripts.errors import CannotCreateError
 from scripts.naming import LABEL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
 log = logging.getLogger("nddt")
 
-# Not /tmp, which is often mounted nodev, or in memory; debootstrap makes devices.
-PARENT = Path("/var/tmp")  # noqa: S108  (mkdtemp makes a private directory in it)
-PREFIX = f"nddt-base-{os.getuid()}-"
 WITHOUT_SECURITY = ("sid", "unstable")
 # What nobody reads in a container; Debian's slim images leave out the same, but keep copyright.
 DOCUMENTATION = tuple(
@@ -48,49 +42,6 @@ class Base:
     """Debian's name for it, such as trixie."""
     slim: bool
     """Without documentation, and apt does not install any later."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mirrors:
-    """Where this machine's apt finds Debian; None where it is not configured."""
-
-    main: str | None
-    security: str | None
-
-
-# -- the mirror -----------------------------------------------------------------------------
-
-
-def choose_mirrors(targets: str) -> Mirrors:
-    """Pick Debian's own archives from apt's list of sources.
-
-    Args:
-        targets: Lines `LABEL|COMPONENT|URI` of `apt-get indextargets`. Before the first
-            `apt-get update` no label is known; then the URI's end decides.
-    """
-    found: dict[str, str] = {}
-    for line in targets.splitlines():
-        label, component, uri = (*line.split("|"), "", "")[:3]
-        address = urlsplit(uri.rstrip("/"))
-        # Of mirror+file: and the like only apt knows the meaning; a password must not leave.
-        if component != "main" or address.scheme not in {"http", "https"} or "@" in address.netloc:
-            continue
-        if label.startswith("$"):
-            ends = {"debian": "Debian", "debian-security": "Debian-Security"}
-            label = ends.get(address.path.rpartition("/")[2], "")
-        found.setdefault(label, uri.rstrip("/"))
-    return Mirrors(main=found.get("Debian"), security=found.get("Debian-Security"))
-
-
-def mirrors() -> Mirrors:
-    """Ask this machine's apt for its mirrors."""
-    if process.find("apt-get") is None:
-        return Mirrors(main=None, security=None)
-    words = ("--format", "$(LABEL)|$(COMPONENT)|$(REPO_URI)", "Created-By: Packages")
-    known = process.capture(("apt-get", "indextargets", *words)).stdout
-    if not known.strip():
-        known = process.capture(("apt-get", "indextargets", "--no-release-info", *words)).stdout
-    return choose_mirrors(known)
 
 
 # -- what goes in ---------------------------------------------------------------------------
@@ -129,6 +80,16 @@ def tar_command(base: Base, tree: Path) -> tuple[str, ...]:
     return ("tar", "--create", "--numeric-owner", f"--directory={tree}", *excluded, ".")
 
 
+def commands_by_hand(image: str, base: Base) -> tuple[tuple[str, ...], ...]:
+    """Give the commands with which a person would make such an image."""
+    tree, archive = PARENT / base.suite, f"{PARENT / base.suite}.tar"
+    return (
+        debootstrap_command(base, tree, mirrors().main),
+        ("tar", "--create", f"--file={archive}", f"--directory={tree}", "."),
+        (docker_client(), "import", archive, image),
+    )
+
+
 def import_command(labels: Mapping[str, str]) -> tuple[str, ...]:
     """Give the command that makes an image of a tar archive on stdin and prints its id."""
     changes = ['CMD ["bash"]']
@@ -145,38 +106,6 @@ def _quoted(text: str) -> str:
 # -- making it ------------------------------------------------------------------------------
 
 
-@contextmanager
-def _private_directory(environ: Mapping[str, str]) -> Iterator[Path]:
-    """Make a directory for this process alone, and remove it with all that root puts there.
-
-    What a killed process has left goes, too.
-    """
-    for left in PARENT.glob(f"{PREFIX}*"):
-        pid = left.name.removeprefix(PREFIX).split("-")[0]
-        if pid.isdigit() and left.stat().st_uid == os.getuid() and not state.is_alive(int(pid)):
-            _remove(left, environ)
-    path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=PARENT))
-    try:
-        yield path
-    finally:
-        _remove(path, environ)
-
-
-def _remove(path: Path, environ: Mapping[str, str]) -> None:
-    """Remove a tree of root's, from which a dying debootstrap may just be withdrawing."""
-    for _attempt in range(10):
-        table = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
-        mounted = [one for one in (line.split()[1] for line in table) if one.startswith(f"{path}/")]
-        if mounted:
-            privilege.capture(("umount", *reversed(mounted)), environ)
-        words = ("rm", "--recursive", "--force", "--one-file-system", str(path))
-        done = privilege.capture(words, environ)
-        if done.ok:
-            return
-        time.sleep(0.5)
-    log.warning("%s could not be removed: %s", path, done.last_line)
-
-
 def make(image: str, base: Base, *, environ: Mapping[str, str], labels: Mapping[str, str]) -> None:
     """Make an image; takes about 25 s. debootstrap must be installed, and root agreed to.
 
@@ -191,7 +120,7 @@ def make(image: str, base: Base, *, environ: Mapping[str, str], labels: Mapping[
     """
     chosen = mirrors()
     log.info("making %s from %s", image, chosen.main or "debootstrap's own mirror")
-    with _private_directory(environ) as directory:
+    with private_directory(environ) as directory:
         tree = directory / "tree"
         _fill(tree, base, chosen.main, environ)
         _add(directory, extra_files(base, chosen), environ)
@@ -201,12 +130,10 @@ def make(image: str, base: Base, *, environ: Mapping[str, str], labels: Mapping[
 
 
 def _fill(tree: Path, base: Base, mirror: str | None, environ: Mapping[str, str]) -> None:
-    # In namespaces of its own nothing of it outlives it, neither a process nor a mount.
-    alone: tuple[str, ...] = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
-    if not privilege.capture((*alone, "true"), environ).ok:
-        alone = ()
-    words = (*alone, *debootstrap_command(base, tree, mirror))
-    code, output = privilege.stream(words, f"debootstrap {base.suite}", environ)
+    words = debootstrap_command(base, tree, mirror)
+    # Not by a signal that it could catch: it would go on cleaning up, or just go on.
+    title = f"debootstrap {base.suite}"
+    code, output = privilege.stream(words, title, environ, end_by="KILL")
     if code == 0:
         return
     if "No such script" in output:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 from collections import deque
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from scripts import console, env_forward, process
+from scripts import console, env_forward, process, state
 from scripts.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
 
 ADMINISTRATION = "/usr/local/sbin:/usr/sbin:/sbin"
 """Where dpkg and debootstrap look for their own tools; a plain `su` leaves it off PATH."""
+
+# A constant, its input comes as arguments: signal, directory, program. Who waits for the lock
+# of the directory gets it when we let go or are killed; then all of the session get the signal.
+# A signal sent to sudo does not do: it hands on none that comes from its own process group.
+_LEASHED = '(flock "$1" true; kill -s "$0" 0) >/dev/null 2>&1 & shift; exec "$@"'
 
 
 def is_root() -> bool:
@@ -90,8 +97,17 @@ def capture(
     return process.capture(words, env=environment(environ), timeout_s=timeout_s)
 
 
-def stream(argv: Sequence[str], title: str, environ: Mapping[str, str]) -> tuple[int, str]:
-    """Run a long command as root and show how it goes.
+def stream(
+    argv: Sequence[str], title: str, environ: Mapping[str, str], *, end_by: str = "INT"
+) -> tuple[int, str]:
+    """Run a long command as root, in a session of its own, and show how it goes.
+
+    Args:
+        argv: The command.
+        title: What the progress line says.
+        environ: Our environment.
+        end_by: The signal that it and all that it has started get if we end meanwhile. We then
+            wait for it; after KILL nothing of it runs any more.
 
     Returns:
         Its exit code, and the last 30 lines that it printed.
@@ -103,12 +119,20 @@ def stream(argv: Sequence[str], title: str, environ: Mapping[str, str]) -> tuple
         tail.append(line)
         show(line)
 
-    def end(pid: int) -> None:
-        # Not SIGTERM, which unshare(1) blocks; sudo hands it on.
-        capture(("kill", "-HUP", str(pid)), environ)
+    with ExitStack() as leash:
+        directory = leash.enter_context(state.own_directory(environ))
+        leash.enter_context(state.lock(directory))
 
-    try:
-        code = process.stream(command(argv, environ), on_line, env=environment(environ), end=end)
-    finally:
-        show("")
+        def end(pid: int) -> None:
+            leash.close()
+            while state.is_alive(pid):
+                time.sleep(0.05)
+
+        words = ("setsid", "--wait", "sh", "-c", _LEASHED, end_by, str(directory), *argv)
+        try:
+            code = process.stream(
+                command(words, environ), on_line, env=environment(environ), end=end
+            )
+        finally:
+            show("")
     return code, "\n".join(tail)

@@ -32,6 +32,13 @@ def docker_client() -> str:
     return "podman" if not process.find("docker") and process.find("podman") else "docker"
 
 
+def engine_version(environ: Mapping[str, str]) -> process.Result:
+    """Ask the engine, wherever DOCKER_HOST or the context says that it is, for its version."""
+    argv = (docker_client(), "version", "--format", "{{.Server.Version}}")
+    # An ssh:// engine may be a while away; without a key ssh would wait for a password.
+    return process.capture(argv, env=environ, timeout_s=30)
+
+
 def missing(programs: Sequence[str]) -> tuple[str, ...]:
     """Pick the programs that are not on this machine."""
     return tuple(program for program in programs if process.find(program) is None)
@@ -77,12 +84,12 @@ def _install(wanted: tuple[str, ...], *, yes: bool, environ: Mapping[str, str]) 
     problem = f"{_listed(wanted)} {'are' if len(wanted) > 1 else 'is'} not installed"
     if process.find("apt-get") is None:
         raise UnavailableError(problem, _without_apt(wanted))
-    names = packages(wanted, separate_client="docker" in wanted and _client_is_separate())
-    install = ("apt-get", "install", "-y", "--no-install-recommends", *names)
-    privilege.agree(problem, (("apt-get", "update"), install), yes=yes)
+    update, install = install_commands(wanted)
+    privilege.agree(problem, (update, install), yes=yes)
+    names = install[install.index("--no-install-recommends") + 1 :]
     log.info("installing %s", _listed(names))
     # Somebody else's broken repository is no reason to stop: what matters may be in the lists.
-    _, first = privilege.stream(("apt-get", "update"), "apt-get update", environ)
+    _, first = privilege.stream(update, "apt-get update", environ)
     patient = (*install, "-o", "DPkg::Lock::Timeout=300")
     code, last = privilege.stream(patient, f"installing {_listed(names)}", environ)
     if code != 0:
@@ -91,6 +98,13 @@ def _install(wanted: tuple[str, ...], *, yes: bool, environ: Mapping[str, str]) 
             f"the lines above say why; then run: {privilege.typed((install,))}",
             detail="\n".join(f"{first}\n{last}".splitlines()[-30:]),
         )
+
+
+def install_commands(wanted: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Give the commands that install programs."""
+    names = packages(wanted, separate_client="docker" in wanted and _client_is_separate())
+    install = ("apt-get", "install", "-y", "--no-install-recommends", *names)
+    return ("apt-get", "update"), install
 
 
 def _client_is_separate() -> bool:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("nddt")
 
 NAME = "docker"
+ANSWER_S = 120
+"""How long the engine may take for one short command."""
 SOCKET = Path("/var/run/docker.sock")
 INIT = ("--entrypoint=tini",)
 """The image's own: not every engine has one for --init."""
@@ -105,7 +107,7 @@ def check_mount(settings: Settings) -> None:
 
 
 def _command(settings: Settings, *words: str) -> process.Result:
-    return process.capture((program(), *words), env=_environment(settings))
+    return process.capture((program(), *words), env=_environment(settings), timeout_s=ANSWER_S)
 
 
 def prepare(settings: Settings, *, yes: bool) -> None:

@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import select
-import signal
 import struct
 import subprocess
 import termios
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+KEY = "sk-ant-test-0123456789abcdefghijklmnopqrstuvwxyz"
 GONE_S = 5.0
 """How soon after its client nothing of a sandbox may be left."""
 
@@ -91,6 +91,12 @@ class Caller:
         """Give the name of a task of the provider's own."""
         return f"{self.provider}.{name}"
 
+    def make_sandbox(self) -> str:
+        """Make the directory's sandbox and give its name."""
+        done = self(self.task("create-sandbox"))
+        assert done.code == 0, done.said
+        return done.lines[-1]
+
     @property
     def runtime(self) -> Path:
         """Where this caller's sockets, keys and locks are."""
@@ -129,6 +135,16 @@ class Caller:
                 running.kill()
                 raise
         return Done(code=running.returncode, stdout=stdout, stderr=stderr)
+
+
+@contextmanager
+def ended(running: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Make sure that a started command is over at the block's end, also if the test fails."""
+    with running:
+        try:
+            yield running
+        finally:
+            running.kill()
 
 
 def end(running: subprocess.Popen[bytes], within_s: float = 30) -> Done:
@@ -333,7 +349,7 @@ class Docker:
 
     def extras(self, name: str) -> Sequence[str]:
         """Give the names of its volumes."""
-        form = "{{range .Mounts}}{{if eq .Type \"volume\"}}{{.Name}} {{end}}{{end}}"
+        form = '{{range .Mounts}}{{if eq .Type "volume"}}{{.Name}} {{end}}{{end}}'
         return _output("docker", "inspect", "--format", form, name).split()
 
     def existing_extras(self) -> Sequence[str]:
@@ -400,7 +416,3 @@ class Docker:
 
 OUTSIDES: Mapping[str, Callable[[Mine], Outside]] = {"docker": Docker}
 
-
-def interrupt(running: subprocess.Popen[bytes], signum: signal.Signals) -> None:
-    """Send a signal to a command's whole process group, as a terminal does."""
-    os.killpg(running.pid, signum)
