@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 SERVER = (
-    "umask 077; d=/dev/shm; [ -w $d ] || d=/tmp; d=$d/nddt; mkdir -p $d; cd $d; "
+    "u=$(umask); umask 077; d=/dev/shm; [ -w $d ] || d=/tmp; d=$d/nddt; mkdir -p $d; cd $d; "
     "export -p >env.$$; mv env.$$ env; "
     "[ -e host ] || { ssh-keygen -q -t ed25519 -N '' -f host.$$ && mv host.$$ host; }; "
-    'printf "%s\\n" "$1" >keys.$$; cd /; '
+    'printf "%s\\n" "$1" >keys.$$; cd /; umask $u; '
     "exec /usr/sbin/sshd -i -e -f /dev/null -o HostKey=$d/host -o AuthorizedKeysFile=$d/keys.$$ "
     "-o SetEnv=NDDT_RUN=$d -o UsePAM=no -o StrictModes=no -o PidFile=none -o MaxSessions=200 "
     "-o PermitRootLogin=prohibit-password -o PasswordAuthentication=no "
