@@ -188,7 +188,7 @@ def _life_cycle(provider: str | None) -> dict[str, NddtTask]:
 
 @task(help=_help("yes", "verbose"))
 def bootstrap_base(c: Context, yes: bool = False, verbose: bool = False) -> None:
-    """Make the base image from a Debian mirror, for machines without a registry."""
+    """Make the base image from a mirror, without a registry."""
     commands.bootstrap_base(
         commands.Common(provider="docker", yes=yes, verbose=verbose, dry=_dry(c))
     )
@@ -198,7 +198,7 @@ def bootstrap_base(c: Context, yes: bool = False, verbose: bool = False) -> None
 def setup(
     c: Context, provider: str | None = None, yes: bool = False, verbose: bool = False
 ) -> None:
-    """Install what is missing on this machine, and build the image."""
+    """Install what is missing here, and build the image."""
     commands.set_up(commands.Common(provider=provider, yes=yes, verbose=verbose, dry=_dry(c)))
 
 

@@ -58,8 +58,17 @@ class Host:
         return bundle | dict(self.proxies)
 
 
-def loopback_endpoint(url: str) -> tuple[str, int] | None:
+def without_password(url: str) -> str:
+    """Hide what stands before the @ of a URL."""
+    return re.sub(r"//[^/@]*@", "//***@", url)
+
+
+def loopback_endpoint(url: str, variable: str = "the address") -> tuple[str, int] | None:
     """Tell host and port of a URL that means this machine itself; None for any other.
+
+    Args:
+        url: With a scheme.
+        variable: Where it comes from, for the error.
 
     Raises:
         ConfigError: It is no URL with a host.
@@ -67,10 +76,11 @@ def loopback_endpoint(url: str) -> tuple[str, int] | None:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
-    except ValueError as error:
-        raise ConfigError(f"{url!r} is not a URL: {error}", "correct it") from error
+    except ValueError:
+        host, port = "", None
     if not host:
-        raise ConfigError(f"{url!r} is not a URL", "write it as http://host:port")
+        problem = f"{variable} is {without_password(url)!r}, which is not a URL"
+        raise ConfigError(problem, "write it as http://host:port")
     try:
         local = ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -83,10 +93,12 @@ def _read_ca_certs(chosen: str) -> str:
     if chosen and not path.exists():
         raise ConfigError(f"NDDT_CA_CERTS names {path}, which does not exist", "correct it")
     files = [path] if path.is_file() else sorted(path.rglob("*.crt")) + sorted(path.rglob("*.pem"))
-    try:
-        texts = [one.read_text(encoding="utf-8") for one in files]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"a CA certificate cannot be read: {error}", "correct it") from error
+    texts = []
+    for file in files:
+        try:
+            texts.append(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file} is no PEM certificate: {error}", "correct it") from error
     found = "".join(text if text.endswith("\n") else f"{text}\n" for text in texts)
     if chosen and "BEGIN CERTIFICATE" not in found:
         raise ConfigError(f"{path} holds no PEM certificate", "correct NDDT_CA_CERTS")
@@ -100,7 +112,12 @@ def _read_ca_certs(chosen: str) -> str:
 
 def _without_credentials(url: str, where: str) -> str:
     """Drop a mirror whose URL holds a password: an image's history would show it."""
-    if "@" in urlsplit(url).netloc:
+    try:
+        has_password = "@" in urlsplit(url).netloc
+    except ValueError:
+        log.warning("the mirror in %s is not a URL and is not used in the image", where)
+        return ""
+    if has_password:
         log.warning("the mirror in %s holds a password and is not used in the image", where)
         return ""
     return url

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,27 +114,43 @@ def version(wanted: str, package: str, memory: Path, look_up: Callable[[str], st
         return wanted
     key = f"{package}@{wanted}"
     known = _remembered(memory)
-    answer = known.get(key, {})
-    if answer and 0 <= time.time() - int(answer["asked"]) < DAY_S:
-        return str(answer["version"])
+    answer = known.get(key)
+    if answer and 0 <= time.time() - answer.asked < DAY_S:
+        return answer.version
     try:
         found = look_up(key)
     except NddtError as error:
         if not answer:
             raise
-        log.info("%s; using %s %s, known from before", error.message, key, answer["version"])
-        return str(answer["version"])
-    known[key] = {"version": found, "asked": int(time.time())}
-    memory.parent.mkdir(parents=True, exist_ok=True)
+        log.info("%s; using %s %s, known from before", error.message, key, answer.version)
+        return answer.version
+    known[key] = _Answer(version=found, asked=int(time.time()))
+    text = json.dumps({name: asdict(one) for name, one in known.items()}, indent=1)
     partial = memory.with_suffix(f".{time.monotonic_ns()}")
-    partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    partial.replace(memory)
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(memory)
+    except OSError as error:
+        log.warning("%s cannot be remembered, and is looked up each time: %s", key, error)
     return found
 
 
-def _remembered(memory: Path) -> dict[str, dict[str, str | int]]:
+@dataclass(frozen=True, kw_only=True)
+class _Answer:
+    """What the registry said, and when, in seconds since 1970."""
+
+    version: str
+    asked: int
+
+
+def _remembered(memory: Path) -> dict[str, _Answer]:
+    """Read the answers; what is not one is as good as not asked."""
     try:
         known = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return {
+            name: _Answer(version=str(one["version"]), asked=int(one["asked"]))
+            for name, one in known.items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-    return known if isinstance(known, dict) else {}

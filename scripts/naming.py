@@ -29,7 +29,7 @@ def digest(parts: Iterable[str], length: int) -> str:
     """Hash texts to `length` hex digits; where one text ends and the next begins counts."""
     sha = hashlib.sha256()
     for part in parts:
-        data = part.encode("utf-8", "surrogateescape")
+        data = part.encode("utf-8", "surrogatepass")
         sha.update(len(data).to_bytes(8, "big") + data)
     return sha.hexdigest()[:length]
 

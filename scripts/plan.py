@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts import agents, env_forward, host, image, naming, providers, ssh
-from scripts.errors import ConfigError, CredentialsError
+from scripts.errors import CredentialsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,7 +52,8 @@ class Plan:
         for forward in self.forwards:
             yield "reaches", f"{forward.host}:{forward.port} of this machine"
         for name, value in sorted(self.variables.items()):
-            yield "variable", f"{name}={'***' if name in self.secret else value}"
+            hidden = name in self.secret
+            yield "variable", f"{name}={'***' if hidden else host.without_password(value)}"
         yield "terminal", "yes" if self.terminal else "no"
         yield "time limit", f"{self.timeout_s} s" if self.timeout_s else "none"
         yield "command", shlex.join(self.argv)
@@ -95,7 +96,7 @@ def _model_url(settings: Settings, agent: agents.Agent, demo_url: str | None) ->
     if demo_url is not None:
         return demo_url
     url = settings.environment.get(agent.BASE_URL, "")
-    return url if url and host.loopback_endpoint(url) else None
+    return url if url and host.loopback_endpoint(url, agent.BASE_URL) else None
 
 
 def _credentials(settings: Settings, agent: agents.Agent) -> dict[str, str]:
@@ -137,10 +138,7 @@ def loopback_forwards(urls: Mapping[str, str]) -> tuple[ssh.Forward, ...]:
     """
     found: dict[ssh.Forward, None] = {}
     for name, url in urls.items():
-        try:
-            endpoint = host.loopback_endpoint(url if "//" in url else f"http://{url}")
-        except ConfigError as error:
-            raise ConfigError(f"{name}: {error.message}", error.next_step) from error
+        endpoint = host.loopback_endpoint(url if "//" in url else f"http://{url}", name)
         if endpoint:
             found[ssh.Forward(*endpoint)] = None
     return tuple(found)

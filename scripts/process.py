@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from scripts.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 log = logging.getLogger("nddt")
@@ -47,6 +47,17 @@ class Result:
         """The last line that says something, of stderr, else of stdout."""
         lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
         return lines[-1].strip() if lines else f"exit code {self.code}"
+
+
+@contextlib.contextmanager
+def _installed(*programs: str) -> Iterator[None]:
+    """Say which of these programs is missing, and what to do about it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if error.filename not in programs:
+            raise
+        raise UnavailableError(f"{error.filename} is not installed", "run: inv setup") from error
 
 
 def exit_code(returncode: int) -> int:
@@ -84,17 +95,16 @@ def capture(
     """
     log.debug("+ %s", shlex.join(argv))
     try:
-        done = subprocess.run(
-            argv,
-            check=False,
-            capture_output=True,
-            input=stdin,
-            env=env,
-            timeout=timeout_s,
-            cwd=cwd,
-        )
-    except FileNotFoundError as error:
-        raise UnavailableError(f"{argv[0]} is not installed", "run: inv setup") from error
+        with _installed(argv[0]):
+            done = subprocess.run(
+                argv,
+                check=False,
+                capture_output=True,
+                input=stdin,
+                env=env,
+                timeout=timeout_s,
+                cwd=cwd,
+            )
     except subprocess.TimeoutExpired:
         return Result(argv=tuple(argv), code=124, stdout="", stderr=f"no answer in {timeout_s} s")
     return Result(
@@ -112,7 +122,7 @@ def run_to_file(argv: Sequence[str], output: Path) -> int:
         The exit code, 128 + n for signal n.
     """
     log.debug("+ %s", shlex.join(argv))
-    with output.open("wb") as file:
+    with output.open("wb") as file, _installed(argv[0]):
         done = subprocess.run(
             argv,
             check=False,
@@ -190,9 +200,12 @@ def pipeline(
         The first one's exit code, 128 + n for signal n, and what the second one left.
     """
     log.debug("+ %s | %s", shlex.join(source), shlex.join(sink))
-    with subprocess.Popen(
-        source, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=env
-    ) as first:
+    with (
+        _installed(source[0], sink[0]),
+        subprocess.Popen(
+            source, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=env
+        ) as first,
+    ):
         try:
             done = subprocess.run(
                 sink, check=False, stdin=first.stdout, capture_output=True, env=env
@@ -234,7 +247,7 @@ def spawn(
     """
     log.debug("+ %s", shlex.join(argv))
     pipe = subprocess.PIPE if pipes else None
-    try:
+    with _installed(argv[0]):
         return subprocess.Popen(
             argv,
             stdin=pipe if pipes else stdin,
@@ -244,8 +257,6 @@ def spawn(
             env=env,
             cwd=cwd,
         )
-    except FileNotFoundError as error:
-        raise UnavailableError(f"{argv[0]} is not installed", "run: inv setup") from error
 
 
 def wait(started: subprocess.Popen[bytes], timeout_s: float | None = None) -> int | None:

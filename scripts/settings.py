@@ -181,14 +181,17 @@ def read_env_file(path: Path) -> tuple[dict[str, str], dict[str, int]]:
     Raises:
         ConfigError: It is not readable, or a line is not `NAME=value`.
     """
-    from dotenv.parser import parse_stream  # noqa: PLC0415  (only where there is a file)
-    from dotenv.variables import parse_variables  # noqa: PLC0415
-
     values: dict[str, str] = {}
     lines: dict[str, int] = {}
     try:
         with path.open(encoding="utf-8") as stream:
+            # Imported only where there is a file.
+            from dotenv.parser import parse_stream  # noqa: PLC0415
+            from dotenv.variables import parse_variables  # noqa: PLC0415
+
             bindings = list(parse_stream(stream))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}, {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", "correct or remove it") from error
     for binding in bindings:
@@ -209,10 +212,10 @@ def _layers(directory: Path, environ: Mapping[str, str]) -> tuple[_Layer, ...]:
     layers = [_Layer("environment", environ, {})]
     chosen = environ.get("NDDT_ENV_FILE")
     project_file = directory / (chosen or ".env")
-    if chosen and not project_file.is_file():
+    if chosen and not os.path.isfile(project_file):  # noqa: PTH113  (False without permission)
         raise ConfigError(f"NDDT_ENV_FILE names {project_file}, which is no file", "correct it")
-    files = [path for path in (project_file, user_file) if path.exists()]
-    return (*layers, *(_Layer(str(path), *read_env_file(path)) for path in files))
+    files = (_Layer(str(path), *read_env_file(path)) for path in (project_file, user_file))
+    return (*layers, *(layer for layer in files if layer.values))
 
 
 def _report_unknown(layers: tuple[_Layer, ...]) -> None:
@@ -248,7 +251,9 @@ def load(
         if option is not None and option is not False:
             raw, source = str(option), "option"
         else:
-            layer = next((one for one in layers if one.values.get(name)), None)
+            # A file cannot name another in its place.
+            able = layers[:1] if name == "NDDT_ENV_FILE" else layers
+            layer = next((one for one in able if one.values.get(name)), None)
             raw = layer.values[name] if layer else item["default"]
             source = layer.source(name) if layer else "default"
         try:

@@ -94,19 +94,28 @@ class Connection:
                 raise TransportLostError(f"no key could be made: {made.last_line}")
         return public.read_text(encoding="ascii").strip()
 
-    def write(self, pipe: Sequence[str], user: str, environ: Mapping[str, str]) -> None:
+    @property
+    def errors(self) -> Path:
+        """What the pipe's command of a kept connection has printed."""
+        return self.directory / "errors"
+
+    def write(
+        self, pipe: Sequence[str], user: str, environ: Mapping[str, str], *, kept: bool = False
+    ) -> None:
         """Write the configuration.
 
         Args:
             pipe: The command whose stdin and stdout are the server.
             user: The user inside.
             environ: What that command needs beyond our own environment.
+            kept: Whether the connection outlives us: then its errors go to a file.
         """
         # A file, so that neither ssh's % expansion nor its quoting touches the command.
         file = self.directory / "pipe"
         words = [f"{name}={value}" for name, value in environ.items()]
         command = shlex.join(("env", *words, *pipe))
-        file.write_bytes(f"exec {command}\n".encode("utf-8", "surrogateescape"))
+        errors = f" 2>{shlex.quote(str(self.errors))}" if kept else ""
+        file.write_bytes(f"exec {command}{errors}\n".encode("utf-8", "surrogateescape"))
         options = {
             **OPTIONS,
             "User": user,
@@ -142,12 +151,13 @@ class Connection:
             TransportLostError: The sandbox cannot be reached.
         """
         log_file = self.directory / "log"
+        self.errors.unlink(missing_ok=True)
         # What stays in the background holds on to stderr, so that must not be our pipe.
         words = ("-f", "-N", "-o", f"ControlPersist={max(keep_s, 1)}", "nddt")
         if process.run_to_file(self.master_argv(*words), log_file) != 0:
-            raise TransportLostError(
-                "the sandbox cannot be reached", detail=log_file.read_text(errors="replace")
-            )
+            files = (file for file in (self.errors, log_file) if file.exists())
+            detail = "".join(file.read_text(errors="replace") for file in files)
+            raise TransportLostError("the sandbox cannot be reached", detail=detail)
 
     def cancel(self, forwards: Sequence[Forward]) -> None:
         """Take forwards off a master that stays."""
@@ -231,6 +241,8 @@ class Lease:
             self._process.terminate()
             self._reader.join(CLOSE_S)
         self._process.wait()
+        for stream in (self._process.stdout, self._process.stderr):
+            _pipe(stream).close()
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

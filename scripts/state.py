@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
+import stat
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scripts import naming
 from scripts.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,11 +29,14 @@ def runtime_directory(environ: Mapping[str, str]) -> Path:
         ConfigError: Somebody else has made it.
     """
     runtime = environ.get("XDG_RUNTIME_DIR", "")
-    usable = runtime.startswith("/") and len(runtime) <= 24 and os.access(runtime, os.W_OK)
+    # In the configuration of ssh, % and $ and quotes have a meaning.
+    usable = re.fullmatch(r"/[\w./-]{1,23}", runtime) and os.access(runtime, os.W_OK)
     path = Path(runtime, "nddt") if usable else Path(f"/tmp/nddt-{os.getuid()}")  # noqa: S108
-    path.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
     found = path.lstat()
-    if found.st_uid != os.getuid() or found.st_mode & 0o077 or path.is_symlink():
+    private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
+    if found.st_uid != os.getuid() or not private:
         raise ConfigError(f"{path} is not a private directory of yours", "remove it")
     return path
 
@@ -72,7 +78,8 @@ def own_directory(environ: Mapping[str, str]) -> Iterator[Path]:
 
 def sandbox_directory(environ: Mapping[str, str], name: str) -> Path:
     """Give the directory of the connection to a persistent sandbox, made if missing."""
-    path = runtime_directory(environ) / f"s-{name}"
+    short = name if len(name) <= 48 else f"{name[:39]}-{naming.digest([name], 8)}"
+    path = runtime_directory(environ) / f"s-{short}"
     path.mkdir(mode=0o700, exist_ok=True)
     return path
 
@@ -85,12 +92,16 @@ def lock(directory: Path) -> Iterator[None]:
         directory: What is locked; made if missing, and removed if it is empty in the end.
     """
     while True:
-        directory.mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        with suppress(FileExistsError):
+            directory.mkdir(mode=0o700)
+        try:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             # Whoever had the lock may have removed the directory; then it locks nothing.
-            if directory.exists() and os.path.samestat(os.fstat(descriptor), directory.stat()):
+            if _is_still(directory, descriptor):
                 try:
                     yield
                 finally:
@@ -99,3 +110,10 @@ def lock(directory: Path) -> Iterator[None]:
                 return
         finally:
             os.close(descriptor)
+
+
+def _is_still(directory: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), directory.stat())
+    except FileNotFoundError:
+        return False

@@ -209,7 +209,7 @@ def _kept_connection(work: Work, plan: Plan) -> Connection:
             server = inside.server(connection.public_key())
             pipe = work.provider.pipe(work.settings, plan.sandbox.name, server)
             environ = work.provider.pipe_environment(work.settings)
-            connection.write(pipe, plan.sandbox.user, environ)
+            connection.write(pipe, plan.sandbox.user, environ, kept=True)
             connection.keep_open(work.settings.keep_connection_s)
         note.write_text(wanted)
     return connection

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 HOST = f"nddt-test-{os.getpid()}"
-"""As root the callers are on a machine of this name, so that no sandbox of anybody else is theirs."""
+"""As root the callers are on a machine of this name, so nobody else's sandboxes are theirs."""
 NETWORK_FILES = (".npmrc", ".config/pip", ".pip", ".docker")
-"""What decides about mirrors and the engine is the same for the callers as for who runs the tests."""
+"""What decides about mirrors and the engine is the callers' as it is ours."""
 _OTHERS = re.compile(r"NDDT_|XDG_|ANTHROPIC_|CLAUDE|GH_TOKEN|DAYTONA_|AWS_|TERM_PROGRAM|PYTEST_")
 
 

@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -161,7 +161,8 @@ def end(running: subprocess.Popen[bytes], within_s: float = 30) -> Done:
 # -- a terminal -----------------------------------------------------------------------------
 
 _ESCAPES = re.compile(
-    rb"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1bP[^\x1b]*\x1b\\|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[ -/]*[0-~]"
+    rb"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1bP[^\x1b]*\x1b\\"
+    rb"|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[ -/]*[0-~]"
 )
 
 
@@ -232,7 +233,7 @@ class Terminal:
         os.close(self._master)
         self._master = -1
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> Self:
         """Use it until the block's end, where the command is over."""
         return self
 
@@ -415,4 +416,3 @@ class Docker:
 
 
 OUTSIDES: Mapping[str, Callable[[Mine], Outside]] = {"docker": Docker}
-

@@ -1,0 +1,182 @@
+"""Secrets while a run is going, and all the ways in which it can end."""
+
+from __future__ import annotations
+
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.contract import (
+    GONE_S,
+    KEY,
+    Caller,
+    end,
+    ended,
+    eventually,
+    process_list,
+    processes,
+)
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+    from tests.integration.contract import Outside
+
+PATIENT = 'trap "echo asked to end; exit 9" TERM; touch started; while :; do sleep 0.1; done'
+DEAF = 'trap "" TERM HUP INT; touch started; while :; do sleep 0.1; done'
+
+
+def started(caller: Caller, *words: str) -> subprocess.Popen[bytes]:
+    """Start a run and wait until its agent works."""
+    running = caller.start("run", *(words or ("--prompt", "x")))
+    assert eventually((caller.directory / "started").exists), running.poll()
+    return running
+
+
+def is_gone(caller: Caller, outside: Outside) -> bool:
+    """Tell whether no sandbox and no process of the caller's is left."""
+    return not outside.sandboxes() and not processes(caller.runtime)
+
+
+def files_of(caller: Caller) -> list[Path]:
+    """List what is in the runtime directory."""
+    return list(caller.runtime.rglob("*"))
+
+
+# -- secrets --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("persistent", ["false", "true"])
+def test_a_key_shows_nowhere_during_a_run(nddt: Caller, outside: Outside, persistent: str) -> None:
+    """Not in what the provider tells, not in argument lists, not in files; but the agent has it."""
+    caller = nddt.with_agent("echo $ANTHROPIC_API_KEY; touch started; sleep 100").having(
+        ANTHROPIC_API_KEY=KEY, NDDT_PERSISTENT=persistent
+    )
+
+    with ended(started(caller)) as running:
+        (name,) = outside.sandboxes()
+        for place in (outside.visible(name), process_list(), *processes(caller.runtime).values()):
+            assert KEY not in place
+        files = files_of(caller)
+        assert files
+        for directory in (caller.runtime, *(path for path in files if path.is_dir())):
+            assert directory.stat().st_mode & 0o777 == 0o700, directory
+        assert not [path for path in files if path.is_file() and KEY.encode() in path.read_bytes()]
+        running.terminate()
+        stdout, _ = running.communicate()
+
+    assert f"{KEY}\n".encode() == stdout
+    if persistent == "true":
+        inside = caller("shell", "--command", "grep -rls ANTHROPIC /dev/shm /tmp ~; env")
+        assert KEY.encode() not in inside.stdout.replace(f"ANTHROPIC_API_KEY={KEY}".encode(), b"")
+        assert caller("cleanup", "--name", name, "--yes").code == 0
+
+
+# -- ends -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+@pytest.mark.parametrize("agent", [PATIENT, DEAF], ids=["patient", "deaf"])
+def test_a_signal_ends_the_run_and_the_agent(
+    nddt: Caller, outside: Outside, name: str, agent: str
+) -> None:
+    """The exit code is 128 + n, and within 5 s nothing is left, whatever the agent does."""
+    signum = signal.Signals[name]
+    running = started(nddt.with_agent(agent).having(ANTHROPIC_API_KEY=KEY))
+
+    running.send_signal(signum)
+    before = time.monotonic()
+    done = end(running)
+
+    assert 128 + signum == done.code, done.said
+    assert time.monotonic() - before < GONE_S
+    assert "Traceback" not in done.said
+    assert is_gone(nddt, outside)
+    assert not files_of(nddt)
+
+
+@pytest.mark.parametrize("persistent", ["false", "true"])
+def test_a_time_limit_ends_the_run(nddt: Caller, outside: Outside, persistent: str) -> None:
+    """The exit code is that of timeout(1), and one line says so."""
+    caller = nddt.with_agent(DEAF).having(ANTHROPIC_API_KEY=KEY, NDDT_PERSISTENT=persistent)
+
+    done = caller("run", "--prompt", "x", "--timeout", "1")
+
+    assert (done.code, len(done.said.splitlines())) == (124, 1), done.said
+    assert "--timeout" in done.said
+    if persistent == "true":
+        (name,) = outside.sandboxes()
+        left = caller("shell", "--command", "ps axo args | grep '[a]gent.sh'")
+        assert (left.code, left.stdout) == (1, b"")
+        assert caller("cleanup", "--name", name, "--yes").code == 0
+    assert is_gone(nddt, outside)
+
+
+def test_the_agents_group_ends_with_it(nddt: Caller, outside: Outside) -> None:
+    """A background process of the agent keeps neither the run nor the sandbox."""
+    agent = "sleep 1000 >/dev/null 2>&1 & echo done"
+
+    done = nddt.with_agent(agent).having(ANTHROPIC_API_KEY=KEY)("run", "--prompt", "x")
+
+    assert (done.code, done.stdout, done.stderr) == (0, b"done\n", b"")
+    assert eventually(lambda: is_gone(nddt, outside), GONE_S)
+
+
+def test_nothing_outlives_a_killed_client(nddt: Caller, outside: Outside) -> None:
+    """5 s after SIGKILL nothing runs, and the next command removes the files."""
+    caller = nddt.with_agent(DEAF).having(ANTHROPIC_API_KEY=KEY)
+    running = started(caller)
+    (name,) = outside.sandboxes()
+    extras = set(outside.extras(name))
+
+    running.kill()
+    end(running)
+
+    assert eventually(lambda: is_gone(nddt, outside), GONE_S), processes(nddt.runtime)
+    assert not extras & set(outside.existing_extras())
+    assert nddt.with_agent("exit").having(ANTHROPIC_API_KEY=KEY)("run", "--prompt", "x").code == 0
+    assert not files_of(nddt)
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
+def test_a_signal_at_any_moment_leaves_nothing(nddt: Caller, outside: Outside, name: str) -> None:
+    """Eight runs, each hit at another moment between its first 50 ms and its answer."""
+    signum = signal.Signals[name]
+    caller = nddt.with_agent(PATIENT).having(ANTHROPIC_API_KEY=KEY)
+
+    def hit(number: int) -> int:
+        running = caller.start("run", "--prompt", "x")
+        time.sleep(0.05 + 0.2 * number)  # the moment is what is tried here
+        running.send_signal(signum)
+        return end(running).code
+
+    with ThreadPoolExecutor(2) as pool:
+        codes = list(pool.map(hit, range(8)))
+
+    assert eventually(lambda: is_gone(nddt, outside), GONE_S), (
+        outside.sandboxes(),
+        processes(nddt.runtime),
+    )
+    # Python itself dies of the signal while it starts.
+    expected = {128 + signum, -signum} if name != "SIGKILL" else {-signum}
+    assert set(codes) <= expected
+    assert nddt.with_agent("exit").having(ANTHROPIC_API_KEY=KEY)("run", "--prompt", "x").code == 0
+    assert not files_of(nddt)
+
+
+def test_a_killed_client_ends_the_agent_in_a_kept_sandbox(kept: Caller, outside: Outside) -> None:
+    """The sandbox stays, the agent does not."""
+    caller = kept.with_agent(DEAF).having(ANTHROPIC_API_KEY=KEY)
+    with ended(started(caller)) as running:
+        running.kill()
+        running.communicate()
+
+    def agents() -> bytes:
+        return caller("shell", "--command", "ps axo args | grep '[a]gent.sh'; true").stdout
+
+    assert eventually(lambda: not agents(), GONE_S)
+    assert list(outside.sandboxes().values()) == ["running"]

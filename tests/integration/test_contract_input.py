@@ -1,0 +1,199 @@
+"""Bad input: its exit code, one line with the next step, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.contract import KEY, Caller, Done, Terminal
+
+if TYPE_CHECKING:
+    from tests.integration.contract import Outside
+
+PROMPT = ("run", "--prompt", "x")
+
+
+def refused(done: Done, code: int, *words: str) -> None:
+    """Check that one line says what is wrong and what to do."""
+    assert (code, b"") == (done.code, done.stdout), done.said
+    (line,) = done.said.splitlines()
+    assert line.startswith("nddt: ")
+    assert " — " in line, line
+    for word in words:
+        assert word in line, line
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ((*PROMPT, "--provider", "nowhere"), 78, "docker"),
+        (("run", "--prompt-file", "missing.md"), 64, "missing.md"),
+        (("run", "--prompt-file", "."), 64, "--prompt-file"),
+        ((*PROMPT, "--prompt-file", "-"), 64, "--prompt-file"),
+        (("run",), 64, "--prompt"),
+        (("run", "--prompt", ""), 64, "prompt"),
+        ((*PROMPT, "--agent-args", "it's"), 64, "--agent-args"),
+        ((*PROMPT, "--timeout", "soon"), 78, "NDDT_TIMEOUT"),
+        ((*PROMPT, "--timeout", "-1"), 78, "NDDT_TIMEOUT"),
+        ((*PROMPT, "--name", "no/slash"), 78, "NDDT_NAME"),
+        (("attach",), 64, "terminal"),
+        (("runn",), 64, "run"),
+        (("Say", "hello"), 64, "'Say hello'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_a_command_that_makes_no_sense(
+    nddt: Caller, words: tuple[str, ...], code: int, says: str
+) -> None:
+    """Options are checked before anything is made."""
+    caller = nddt.having(ANTHROPIC_API_KEY=KEY)
+
+    refused(caller(*words), code, says)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NDDT_CLAUDE_VERSION", "newest"),
+        ("NDDT_CLAUDE_VERSION", "2.1;reboot"),
+        ("NDDT_NODE_VERSION", "22 && reboot"),
+        ("NDDT_PERSISTENT", "perhaps"),
+        ("NDDT_WORKSPACE", "/etc"),
+        ("NDDT_ENV_VARS", "GOOD,not good"),
+        ("NDDT_CA_CERTS", "/nowhere.pem"),
+        ("NDDT_ENV_FILE", "missing.env"),
+        ("ANTHROPIC_BASE_URL", "nonsense"),
+    ],
+)
+def test_a_setting_that_makes_no_sense(nddt: Caller, name: str, value: str) -> None:
+    """78 and the variable's name."""
+    caller = nddt.having(**{"ANTHROPIC_API_KEY": KEY, name: value})
+
+    refused(caller(*PROMPT), 78, name)
+
+
+def test_a_bad_value_in_a_file_names_file_and_line(nddt: Caller) -> None:
+    """As does a line that is no assignment."""
+    file = nddt.directory / ".env"
+    for text, line in (
+        ("# one\n\nNDDT_PERSISTENT=perhaps\n", 3),
+        ("FINE=1\nthis is 'no assignment\n", 2),
+    ):
+        file.write_text(text, encoding="utf-8")
+        refused(nddt.having(ANTHROPIC_API_KEY=KEY)(*PROMPT), 78, str(file), f"line {line}")
+
+
+def test_a_misspelt_setting_is_reported_and_the_run_goes_on(nddt: Caller) -> None:
+    """With the nearest right one."""
+    caller = nddt.with_agent("echo ran").having(ANTHROPIC_API_KEY=KEY, NDDT_PERSISTANT="true")
+
+    done = caller(*PROMPT)
+
+    assert (done.code, done.stdout) == (0, b"ran\n")
+    (line,) = done.said.splitlines()
+    assert "NDDT_PERSISTANT" in line
+    assert "NDDT_PERSISTENT?" in line
+
+
+def test_no_credential_names_the_three_ways_out(nddt: Caller) -> None:
+    """77 before anything is made."""
+    refused(nddt(*PROMPT), 77, "ANTHROPIC_API_KEY", "claude setup-token", "--demo")
+
+
+def test_a_version_that_does_not_exist(nddt: Caller) -> None:
+    """The build fails with the variable to look at."""
+    caller = nddt.having(ANTHROPIC_API_KEY=KEY, NDDT_CLAUDE_VERSION="0.0.12345")
+
+    done = caller(*PROMPT, within_s=300)
+
+    assert (done.code, done.stdout) == (73, b""), done.said
+    assert "NDDT_CLAUDE_VERSION" in done.said.splitlines()[-1]
+    assert done.said.splitlines()[-1].startswith("nddt: ")
+
+
+def test_a_provider_that_does_not_answer(nddt: Caller, outside: Outside) -> None:
+    """69 and what to do, whatever is asked of it."""
+    caller = nddt.having(ANTHROPIC_API_KEY=KEY, **outside.unreachable())
+
+    for words in (
+        PROMPT,
+        (*PROMPT, "--persistent"),
+        (caller.task("build-image"),),
+        (caller.task("create-sandbox"),),
+        ("list",),
+        ("cleanup", "--yes"),
+        ("shell", "--command", "true"),
+    ):
+        refused(caller(*words), 69)
+
+
+@pytest.mark.parametrize("place", ["root", "home", "above home", "a link to home"])
+def test_a_workspace_that_nobody_means(nddt: Caller, place: str) -> None:
+    """`/` and the home directory are not shown without consent, and nothing is made."""
+    home = Path(nddt.environ["HOME"])
+    link = nddt.directory / "link"
+    link.symlink_to(home)
+    directory = {
+        "root": Path("/"),
+        "home": home,
+        "above home": home.parent,
+        "a link to home": link,
+    }[place]
+    caller = nddt.to(directory).having(ANTHROPIC_API_KEY=KEY)
+
+    for words in (PROMPT, (caller.task("create-sandbox"),), ("shell", "--command", "true")):
+        refused(caller(*words), 64, "--yes", "NDDT_WORKSPACE=none")
+
+
+def test_the_home_directory_after_a_yes(nddt: Caller) -> None:
+    """With consent it is shown."""
+    home = nddt.directory / "home"
+    home.mkdir()
+    (home / "seen").touch()
+    caller = nddt.to(home).having(HOME=str(home), ANTHROPIC_API_KEY=KEY, NDDT_COMMAND="ls")
+
+    done = caller("shell", "--command", "ls", "--yes")
+
+    assert (done.code, done.stdout, done.stderr) == (0, b"seen\n", b"")
+
+
+def test_a_question_at_the_terminal(nddt: Caller) -> None:
+    """A no ends it with 64, a yes goes on."""
+    home = nddt.directory / "home"
+    home.mkdir()
+    caller = nddt.to(home).having(HOME=str(home), ANTHROPIC_API_KEY=KEY)
+
+    for answer, code in (("n\n", 64), ("\n", 64), ("y\n", 4)):
+        with Terminal(caller, "shell", "--command", "exit 4") as terminal:
+            assert terminal.shows("[y/N]"), terminal.text
+            terminal.type(answer)
+            assert code == terminal.code(), terminal.text
+
+
+def test_a_directory_that_is_gone(nddt: Caller) -> None:
+    """The current directory may have been removed by somebody."""
+    gone = nddt.directory / "gone"
+    gone.mkdir()
+    launcher = ("sh", "-c", 'rmdir "$0" && exec "$@"', str(gone), *nddt.launcher)
+    caller = Caller(provider=nddt.provider, launcher=launcher, directory=gone, environ=nddt.environ)
+
+    done = caller("run", "--demo", "--prompt", "x")
+
+    assert done.code == 78
+    # The shells before it have their say, too.
+    assert done.said.splitlines()[-1].startswith("nddt: the current directory no longer exists")
+
+
+def test_a_runtime_directory_of_somebody_elses(nddt: Caller) -> None:
+    """What others could read or replace is not used."""
+    nddt.runtime.mkdir(mode=0o755)
+    nddt.runtime.chmod(0o755)
+    caller = nddt.having(ANTHROPIC_API_KEY=KEY)
+
+    try:
+        refused(caller(*PROMPT), 78, str(nddt.runtime))
+    finally:
+        os.rmdir(nddt.runtime)

@@ -1,0 +1,186 @@
+"""The provider's own tasks: what each prints, how they chain, and what they never touch."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.contract import KEY, Caller
+
+if TYPE_CHECKING:
+    from tests.integration.contract import Outside
+
+alone = pytest.mark.skipif(
+    os.getuid() != 0, reason="removes all that the owner has; only root can be another owner"
+)
+
+
+def test_each_task_prints_the_one_thing_that_a_script_needs(kept: Caller, outside: Outside) -> None:
+    """`image=$(…)` and `name=$(…)` work, and what is there already is not made again."""
+    image = kept(kept.task("build-image"))
+    first = kept(kept.task("create-sandbox"))
+    again = kept(kept.task("create-sandbox"))
+
+    assert (image.code, len(image.lines), image.said) == (0, 1, "")
+    assert (0, first.stdout, "") == (again.code, again.stdout, again.said)
+    assert {first.lines[0]: "running"} == outside.sandboxes()
+    plan = kept("run", "--dry", "--demo", "--prompt", "x").stdout.decode()
+    assert first.lines[0] in plan
+
+
+def test_tasks_chain_over_one_sandbox(nddt: Caller, outside: Outside) -> None:
+    """Build, create, use and remove in one command; nothing is left."""
+    words = ("build-image", "create-sandbox")
+    tasks = [nddt.task(word) for word in words]
+    look = (nddt.task("shell"), "--command", "hostname")
+
+    done = nddt(*tasks, *look, nddt.task("cleanup"), "--yes")
+
+    assert done.code == 0, done.said
+    image, name, inside, removed = done.lines
+    assert image == nddt(nddt.task("build-image")).lines[0]
+    assert name == inside == removed
+    assert not outside.sandboxes()
+
+
+def test_a_failing_task_ends_the_chain(kept: Caller, outside: Outside) -> None:
+    """Its exit code is the command's, and what follows is not done."""
+    words = (kept.task("shell"), "--command", "exit 5", kept.task("cleanup"), "--all", "--yes")
+
+    done = kept(kept.task("create-sandbox"), *words)
+
+    assert (done.code, len(done.lines)) == (5, 1)
+    assert [done.lines[0]] == list(outside.sandboxes())
+
+
+def test_a_shell_command_has_stdin_and_a_code(nddt: Caller) -> None:
+    """It runs with bash, in a sandbox for it alone, and the channels are its own."""
+    command = 'cat; echo "it\'s $((1 + 1))" >&2; [[ -w /workspace ]] && exit 4'
+
+    done = nddt("shell", "--command", command, stdin=b"a\0b")
+
+    assert (done.code, done.stdout, done.stderr) == (4, b"a\0b", b"it's 2\n")
+
+
+def test_the_list_for_people_and_for_programs(kept: Caller) -> None:
+    """A table with a head, and JSON with the same sandboxes."""
+    name = kept.make_sandbox()
+
+    table = kept(kept.task("list"))
+    found = json.loads(kept("list", "--json").stdout)
+
+    (row,) = [line.split() for line in table.lines if line.startswith(f"{name} ")]
+    assert row[1:3] == ["running", "persistent"]
+    assert str(kept.directory) in row
+    (item,) = [one for one in found if one["name"] == name]
+    assert ("running", "persistent", str(kept.directory)) == (
+        item["state"],
+        item["mode"],
+        item["workspace"],
+    )
+    assert abs(time.time() - item["created"]) < 120
+
+
+@alone
+def test_an_empty_list(nddt: Caller) -> None:
+    """Programs get an empty array, people an empty table."""
+    assert json.loads(nddt("list", "--json").stdout) == []
+    assert len(nddt("list").lines) == 1
+
+
+def test_a_clean_up_takes_what_is_left_over_here(kept: Caller, outside: Outside) -> None:
+    """By default only what is stopped, and only in this directory."""
+    name = kept.make_sandbox()
+    elsewhere = kept.directory / "elsewhere"
+    elsewhere.mkdir()
+    other = kept.to(elsewhere).make_sandbox()
+    assert kept.to(elsewhere)("stop").code == 0
+
+    assert ((done := kept("cleanup", "--yes")).code, done.lines) == (0, [])
+    assert kept("stop").code == 0
+    assert (0, [name]) == ((done := kept("cleanup", "--yes")).code, done.lines)
+    assert [other] == list(outside.sandboxes())
+
+
+def test_nothing_is_removed_without_consent(kept: Caller, outside: Outside) -> None:
+    """Nobody can be asked: 64, the name, the way to agree; --dry only names it."""
+    name = kept.make_sandbox()
+
+    refused = kept("cleanup", "--name", name)
+    dry = kept("cleanup", "--dry", "--name", name)
+
+    assert (refused.code, refused.stdout, len(refused.said.splitlines())) == (64, b"", 1)
+    assert name in refused.said
+    assert "--yes" in refused.said
+    assert (0, [name]) == (dry.code, dry.lines)
+    assert {name: "running"} == outside.sandboxes()
+
+
+@alone
+def test_a_clean_up_by_age(kept: Caller, outside: Outside) -> None:
+    """--older-than spares what is younger."""
+    name = kept.make_sandbox()
+
+    assert ((d := kept("cleanup", "--all", "--older-than", "1h", "--yes")).code, d.lines) == (0, [])
+    assert [name] == list(outside.sandboxes())
+    wrong = kept("cleanup", "--all", "--older-than", "soon", "--yes")
+    assert (wrong.code, len(wrong.said.splitlines())) == (64, 1)
+
+
+@alone
+def test_a_clean_up_of_all_spares_other_owners(
+    kept: Caller, outside: Outside, mine_name: str
+) -> None:
+    """Any directory's sandboxes, running or not, but only one's own."""
+    elsewhere = kept.directory / "elsewhere"
+    elsewhere.mkdir()
+    names = {kept.make_sandbox(), kept.to(elsewhere).make_sandbox()}
+
+    with outside.neighbour(mine_name):
+        done = kept(kept.task("cleanup"), "--all", "--yes")
+
+        assert (0, names) == (done.code, set(done.lines))
+        assert [mine_name] == list(outside.sandboxes())
+        assert mine_name not in kept("list").stdout.decode()
+        assert mine_name in kept("list", "--all-owners").stdout.decode()
+        by_name = kept("cleanup", "--name", mine_name, "--yes")
+        assert by_name.code == 73
+        assert "somebody@else" in by_name.said
+        assert [mine_name] == list(outside.sandboxes())
+
+
+def test_a_name_of_somebody_elses_is_refused(
+    nddt: Caller, outside: Outside, mine_name: str
+) -> None:
+    """Neither a stranger's thing nor another owner's sandbox is used, stopped or removed."""
+    caller = nddt.having(ANTHROPIC_API_KEY=KEY).with_agent("echo never")
+    commands = (
+        ("run", "--prompt", "x", "--name", mine_name),
+        ("run", "--prompt", "x", "--persistent", "--name", mine_name),
+        ("shell", "--command", "true", "--name", mine_name),
+        ("stop", "--name", mine_name),
+        (caller.task("start"), "--name", mine_name),
+        (caller.task("create-sandbox"), "--name", mine_name),
+        ("cleanup", "--name", mine_name, "--yes"),
+    )
+
+    for other in (outside.stranger, outside.neighbour):
+        with other(mine_name):
+            for words in commands:
+                done = caller(*words)
+                assert (done.code, done.stdout) == (73, b""), (words, done.said)
+                assert len(done.said.splitlines()) == 1, (words, done.said)
+                assert f"{mine_name} belongs to" in done.said, words
+                assert "--name" in done.said
+
+
+def test_a_sandbox_that_is_not_there(nddt: Caller, mine_name: str) -> None:
+    """69 and the task that makes one."""
+    for words in (("stop",), ("cleanup", "--yes"), (nddt.task("start"),)):
+        done = nddt(*words, "--name", mine_name)
+        assert (done.code, len(done.said.splitlines())) == (69, 1), done.said
+        assert "create-sandbox" in done.said

@@ -1,0 +1,402 @@
+"""Which sandboxes are shown, started, stopped and removed; the provider is a simple one."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scripts import housekeeping
+from scripts.errors import CannotCreateError, UnavailableError, UsageError
+from scripts.providers import Provider, Sandbox
+from scripts.workflow import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from scripts.image import Recipe
+    from scripts.providers import Specification
+    from scripts.settings import Settings
+    from tests.conftest import Project
+
+DEAD = 2**22 + 1
+"""More than Linux ever gives to a process."""
+
+
+@dataclass(kw_only=True)
+class Memory:
+    """A provider whose sandboxes are entries of a list."""
+
+    NAME: str = "memory"
+    found: list[Sandbox] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+
+    def user(self, settings: Settings) -> tuple[int, int]:
+        """Give an ordinary one."""
+        raise NotImplementedError
+
+    def check_mount(self, settings: Settings) -> None:
+        """Take any directory."""
+
+    def prepare(self, settings: Settings, *, yes: bool) -> None:
+        """Need nothing."""
+
+    def has_image(self, settings: Settings, name: str) -> bool:
+        """Have none."""
+        raise NotImplementedError
+
+    def build(self, settings: Settings, recipe: Recipe, version: str, *, yes: bool) -> None:
+        """Build none."""
+        raise NotImplementedError
+
+    def look_up(self, settings: Settings, recipe: Recipe, package: str) -> str:
+        """Know none."""
+        raise NotImplementedError
+
+    def ephemeral_pipe(
+        self, settings: Settings, want: Specification, image: str, server: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Reach none."""
+        raise NotImplementedError
+
+    def pipe(self, settings: Settings, name: str, server: Sequence[str]) -> tuple[str, ...]:
+        """Reach none."""
+        raise NotImplementedError
+
+    def pipe_environment(self, settings: Settings) -> Mapping[str, str]:
+        """Need nothing."""
+        raise NotImplementedError
+
+    def create(self, settings: Settings, want: Specification, image: str) -> None:
+        """Make none."""
+        raise NotImplementedError
+
+    def find(self, settings: Settings, name: str) -> Sandbox | None:  # noqa: ARG002
+        """Look one up."""
+        return next((one for one in self.found if one.name == name), None)
+
+    def sandboxes(self, settings: Settings) -> tuple[Sandbox, ...]:  # noqa: ARG002
+        """List all."""
+        return tuple(self.found)
+
+    def start(self, settings: Settings, name: str) -> None:  # noqa: ARG002
+        """Note it."""
+        self.done.append(f"start {name}")
+
+    def stop(self, settings: Settings, name: str) -> None:  # noqa: ARG002
+        """Note it."""
+        self.done.append(f"stop {name}")
+
+    def remove(self, settings: Settings, name: str) -> None:  # noqa: ARG002
+        """Forget one."""
+        self.found = [one for one in self.found if one.name != name]
+
+    def prune_images(self, settings: Settings, owner: str, keep: int) -> tuple[str, ...]:  # noqa: ARG002
+        """Remove one image."""
+        return (f"nddt:old-{owner}-{keep}",)
+
+
+@pytest.fixture
+def memory() -> Memory:
+    """Make a provider without sandboxes."""
+    return Memory()
+
+
+@pytest.fixture
+def work(project: Project, memory: Memory, runtime: Path) -> Work:
+    """Give the work of a project's owner, who agrees to everything."""
+    project.environ["XDG_RUNTIME_DIR"] = str(runtime)
+    provider: Provider = memory
+    return Work(provider=provider, settings=project.load(), yes=True)
+
+
+@pytest.fixture
+def mine(work: Work) -> Sandbox:
+    """Give a running persistent sandbox of this directory."""
+    return Sandbox(
+        name="mine",
+        state="running",
+        mode="persistent",
+        image="nddt:claude-1.0.0-0",
+        workspace=str(work.settings.directory),
+        owner=work.settings.owner,
+        created=int(time.time()) - 7200,
+        pid=DEAD,
+        fingerprint="",
+    )
+
+
+# -- durations ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0s", 0), ("90s", 90), ("30m", 1800), ("12h", 43_200), ("7d", 604_800), ("2w", 1_209_600)],
+)
+def test_seconds(text: str, expected: int) -> None:
+    """In each unit."""
+    assert housekeeping.seconds(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "7", "d", "7 d", "-7d", "1.5h", "7D", "7dd", "9999999s", "7d\n"]
+)
+def test_no_duration(text: str) -> None:
+    """Is an error that says how to write one."""
+    with pytest.raises(UsageError) as caught:
+        housekeeping.seconds(text)
+
+    assert caught.value.exit_code == 64
+    assert "7d" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("passed", "expected"),
+    [
+        *((0, "0s"), (59, "59s"), (60, "1m"), (3599, "59m"), (3600, "1h"), (86_399, "23h")),
+        *((86_400, "1d"), (604_799, "6d"), (604_800, "1w"), (10**8, "165w"), (-5, "0s")),
+    ],
+)
+def test_age(passed: int, expected: str) -> None:
+    """Is in the largest whole unit; a clock that was set back is no reason for nonsense."""
+    assert housekeeping.age(1_000_000_000, 1_000_000_000.5 + passed) == expected
+
+
+@given(number=st.integers(1, 6), unit=st.sampled_from("smhdw"))
+def test_age_of_a_duration(number: int, unit: str) -> None:
+    """Is that duration."""
+    assert housekeeping.age(0, housekeeping.seconds(f"{number}{unit}")) == f"{number}{unit}"
+
+
+# -- lists ----------------------------------------------------------------------------------
+
+
+def test_table(work: Work, memory: Memory, mine: Sandbox) -> None:
+    """Has a column for each fact, and only the owner's rows."""
+    other = replace(mine, name="theirs", owner="other@host")
+    none = replace(mine, name="a-longer-name", state="stopped", workspace="", created=0)
+    memory.found = [mine, other, none]
+
+    lines = housekeeping.listing(work, all_owners=False, as_json=False).splitlines()
+
+    assert [line.split()[:4] for line in lines][:2] == [
+        ["NAME", "STATE", "MODE", "AGE"],
+        ["mine", "running", "persistent", "2h"],
+    ]
+    assert lines[2].endswith("  -")
+    assert len(lines) == 3
+    assert (
+        len(
+            {
+                line.index(word)
+                for line, word in zip(lines, ("STATE", "running", "stopped"), strict=True)
+            }
+        )
+        == 1
+    )
+    assert not any(line.endswith(" ") for line in lines)
+
+
+def test_table_of_all_owners(work: Work, memory: Memory, mine: Sandbox) -> None:
+    """Says whose each is."""
+    memory.found = [mine, replace(mine, name="theirs", owner="other@host")]
+
+    lines = housekeeping.listing(work, all_owners=True, as_json=False).splitlines()
+
+    assert [line.split()[-1] for line in lines] == ["OWNER", mine.owner, "other@host"]
+
+
+def test_empty_table(work: Work) -> None:
+    """Is a line of titles."""
+    assert housekeeping.listing(work, all_owners=False, as_json=False).startswith("NAME  STATE")
+
+
+def test_json(work: Work, memory: Memory, mine: Sandbox) -> None:
+    """Has the same rows with all facts."""
+    memory.found = [mine, replace(mine, name="theirs", owner="other@host")]
+
+    (found,) = json.loads(housekeeping.listing(work, all_owners=False, as_json=True))
+    both = json.loads(housekeeping.listing(work, all_owners=True, as_json=True))
+
+    assert Sandbox(**found) == mine
+    assert [one["name"] for one in both] == ["mine", "theirs"]
+
+
+def test_json_of_nothing(work: Work) -> None:
+    """Is an empty array."""
+    assert json.loads(housekeeping.listing(work, all_owners=False, as_json=True)) == []
+
+
+# -- start and stop -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"), [("running", ["stop mine"]), ("stopped", ["start mine"])]
+)
+def test_start_and_stop(
+    work: Work, memory: Memory, mine: Sandbox, state: str, expected: list[str]
+) -> None:
+    """Do only what is left to do."""
+    memory.found = [replace(mine, state=state)]
+
+    assert housekeeping.start(work, "mine") == "mine"
+    assert housekeeping.stop(work, "mine") == "mine"
+    assert memory.done == expected
+
+
+def test_start_and_stop_of_nothing(work: Work) -> None:
+    """Say how to make one."""
+    for act in (housekeeping.start, housekeeping.stop):
+        with pytest.raises(UnavailableError, match="there is no sandbox mine") as caught:
+            act(work, "mine")
+        assert "create-sandbox" in caught.value.next_step
+
+
+def test_start_and_stop_of_somebody_elses(work: Work, memory: Memory, mine: Sandbox) -> None:
+    """Are refused."""
+    memory.found = [replace(mine, owner="other@host")]
+
+    for act in (housekeeping.start, housekeeping.stop):
+        with pytest.raises(CannotCreateError, match="belongs to a sandbox of other@host"):
+            act(work, "mine")
+    assert memory.done == []
+
+
+# -- clean-up -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sandboxes(mine: Sandbox) -> dict[str, Sandbox]:
+    """Give one of each kind."""
+    ephemeral = replace(mine, mode="ephemeral")
+    variants = {
+        "running": mine,
+        "stopped": replace(mine, state="stopped"),
+        "broken": replace(mine, state="dead"),
+        "made-by-us": replace(mine, pid=os.getpid()),
+        "old": replace(mine, created=0),
+        "orphaned": ephemeral,
+        "in-use": replace(ephemeral, pid=1),
+        "elsewhere": replace(mine, workspace="/elsewhere", state="stopped"),
+        "shares-nothing": replace(mine, workspace="", state="stopped"),
+        "theirs": replace(mine, owner="other@host", state="stopped"),
+        "theirs-orphaned": replace(ephemeral, owner="other@host"),
+    }
+    return {name: replace(one, name=name) for name, one in variants.items()}
+
+
+OURS = ["running", "stopped", "broken", "made-by-us", "old", "orphaned", "in-use"]
+
+
+@pytest.mark.parametrize(
+    ("everything", "older_than_s", "expected"),
+    [
+        pytest.param(False, 0, ["stopped", "broken", "made-by-us", "orphaned"], id="default"),
+        pytest.param(True, 0, [*OURS, "elsewhere", "shares-nothing"], id="all"),
+        pytest.param(True, 86_400, ["old"], id="all-older-than"),
+        pytest.param(False, 86_400, [], id="older-than"),
+        pytest.param(False, 3600, ["stopped", "broken", "made-by-us", "orphaned"], id="hour"),
+    ],
+)
+def test_chosen(
+    work: Work,
+    memory: Memory,
+    sandboxes: dict[str, Sandbox],
+    *,
+    everything: bool,
+    older_than_s: int,
+    expected: list[str],
+) -> None:
+    """By default what is left over here; never another owner's."""
+    memory.found = list(sandboxes.values())
+
+    found = housekeeping.chosen(work, everything=everything, name=None, older_than_s=older_than_s)
+
+    assert [one.name for one in found] == expected
+
+
+def test_chosen_where_nothing_is_shared(
+    project: Project, work: Work, memory: Memory, sandboxes: dict[str, Sandbox]
+) -> None:
+    """What shares nothing belongs here."""
+    project.environ["NDDT_WORKSPACE"] = "none"
+    memory.found = list(sandboxes.values())
+
+    found = housekeeping.chosen(
+        replace(work, settings=project.load()), everything=False, name=None, older_than_s=0
+    )
+
+    assert [one.name for one in found] == ["shares-nothing"]
+
+
+@pytest.mark.parametrize("name", ["running", "in-use", "elsewhere"])
+def test_chosen_by_name(
+    work: Work, memory: Memory, sandboxes: dict[str, Sandbox], name: str
+) -> None:
+    """Whatever it does and wherever it is."""
+    memory.found = list(sandboxes.values())
+
+    found = housekeeping.chosen(work, everything=False, name=name, older_than_s=0)
+
+    assert [one.name for one in found] == [name]
+
+
+def test_somebody_elses_by_name(work: Work, memory: Memory, sandboxes: dict[str, Sandbox]) -> None:
+    """Is refused."""
+    memory.found = list(sandboxes.values())
+
+    with pytest.raises(CannotCreateError, match="other@host"):
+        housekeeping.chosen(work, everything=True, name="theirs", older_than_s=0)
+
+
+def test_clean_up(work: Work, memory: Memory, sandboxes: dict[str, Sandbox], runtime: Path) -> None:
+    """Removes what was chosen, with the files of its connection, and nothing else."""
+    memory.found = list(sandboxes.values())
+    (runtime / "nddt" / "s-stopped").mkdir(parents=True, mode=0o700)
+    (runtime / "nddt").chmod(0o700)
+
+    removed = housekeeping.clean_up(work, (sandboxes["stopped"], sandboxes["old"]), images=False)
+
+    assert removed == ("stopped", "old")
+    assert {one.name for one in memory.found} == set(sandboxes) - {"stopped", "old"}
+    assert list((runtime / "nddt").iterdir()) == []
+
+
+def test_clean_up_of_images(work: Work, mine: Sandbox, memory: Memory) -> None:
+    """Leaves the newest three."""
+    memory.found = [mine]
+
+    assert housekeeping.clean_up(work, (), images=True) == (f"nddt:old-{mine.owner}-3",)
+    assert memory.found == [mine]
+
+
+def test_clean_up_of_nothing(work: Work) -> None:
+    """Needs no consent."""
+    assert housekeeping.clean_up(replace(work, yes=False), (), images=False) == ()
+
+
+def test_clean_up_without_consent(work: Work, mine: Sandbox, memory: Memory) -> None:
+    """Removes nothing, and names what it would have removed."""
+    memory.found = [mine]
+
+    with pytest.raises(UsageError, match=r"Remove mine \(running\)\?") as caught:
+        housekeeping.clean_up(replace(work, yes=False), (mine,), images=True)
+
+    assert "--yes" in caught.value.next_step
+    assert memory.found == [mine]
+
+
+def test_this_name(project: Project, work: Work) -> None:
+    """Is that of the settings, or is made up from the directory."""
+    made_up = housekeeping.this_name(work)
+    project.environ["NDDT_NAME"] = "chosen"
+
+    assert made_up.startswith("nddt-project-")
+    assert housekeeping.this_name(replace(work, settings=project.load())) == "chosen"

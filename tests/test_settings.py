@@ -1,0 +1,452 @@
+"""Settings: where each value comes from, and what is said about a wrong one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scripts import settings
+from scripts.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from tests.conftest import Project
+
+VARIABLES = [item["variable"] for item in settings.declared()]
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Give the warnings so far."""
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def test_without_anything_all_is_default(project: Project) -> None:
+    """The defaults are those of the declaration."""
+    loaded = project.load()
+
+    assert set(loaded.sources.values()) == {"default"}
+    assert list(loaded.sources) == VARIABLES
+    assert (loaded.provider, loaded.persistent, loaded.timeout_s) == ("docker", False, 0)
+    assert loaded.env_vars[:2] == ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+
+
+@pytest.mark.parametrize(
+    ("given_in", "value", "source"),
+    [
+        pytest.param("option environment project user", "o", "option", id="option"),
+        pytest.param("environment project user", "e", "environment", id="environment"),
+        pytest.param("project user", "p", "{project}, line 3", id="project"),
+        pytest.param("user", "u", "{user}, line 2", id="user"),
+        pytest.param("", "", "default", id="default"),
+    ],
+)
+def test_order_of_sources(project: Project, given_in: str, value: str, source: str) -> None:
+    """The nearest source counts, and is named with its line."""
+    if "environment" in given_in:
+        project.environ["NDDT_NAME"] = "e1"
+    if "project" in given_in:
+        project.write("# a comment\n\nNDDT_NAME=p1\n")
+    if "user" in given_in:
+        project.write_user_file("OTHER=1\nNDDT_NAME=u1\n")
+
+    loaded = project.load(name="o1" if "option" in given_in else None)
+
+    assert loaded.name == (value and f"{value}1")
+    assert loaded.sources["NDDT_NAME"] == source.format(
+        project=project.env_file, user=project.user_file
+    )
+
+
+def test_option_that_is_false_is_not_given(project: Project) -> None:
+    """A flag that is absent does not undo what a file says."""
+    project.write("NDDT_PERSISTENT=yes\n")
+
+    loaded = project.load(persistent=False)
+
+    assert loaded.persistent
+    assert loaded.sources["NDDT_PERSISTENT"] == f"{project.env_file}, line 1"
+
+
+def test_empty_value_is_not_given(project: Project) -> None:
+    """As with a compose file's `NAME=${NAME}`."""
+    project.environ["NDDT_PROVIDER"] = ""
+    project.write("NDDT_TIMEOUT=\n")
+
+    loaded = project.load()
+
+    assert (loaded.provider, loaded.timeout_s) == ("docker", 0)
+
+
+def test_user_file_follows_xdg_config_home(project: Project, tmp_path: Path) -> None:
+    """Where it is set."""
+    project.environ["XDG_CONFIG_HOME"] = str(tmp_path / "xdg")
+    file = tmp_path / "xdg" / "nddt" / ".env"
+    file.parent.mkdir(parents=True)
+    file.write_text("NDDT_NAME=mine\n")
+
+    assert project.load().sources["NDDT_NAME"] == f"{file}, line 1"
+
+
+def test_variables_of_all_layers_can_be_forwarded(project: Project) -> None:
+    """By the same order; our own programs see those of the process alone."""
+    project.environ["A"] = "environment"
+    project.write("A=project\nB=project\n")
+    project.write_user_file("B=user\nC=user\n")
+
+    loaded = project.load()
+
+    assert {name: loaded.environment[name] for name in "ABC"} == {
+        "A": "environment",
+        "B": "project",
+        "C": "user",
+    }
+    assert dict(loaded.process_environment) == project.environ
+    assert "B" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("variable", "field", "text", "value"),
+    [
+        ("NDDT_ENV_VARS", "env_vars", " A , B_*,,_c ", ("A", "B_*", "_c")),
+        ("NDDT_ENV_VARS", "env_vars", ",", ()),
+        *(("NDDT_PERSISTENT", "persistent", word, True) for word in ("true", "1", "YES", "On")),
+        *(("NDDT_PERSISTENT", "persistent", word, False) for word in ("false", "0", "NO", "Off")),
+        ("NDDT_NAME", "name", "a" * 63, "a" * 63),
+        ("NDDT_NAME", "name", "A1._-", "A1._-"),
+        ("NDDT_WORKSPACE", "workspace", "none", "none"),
+        ("NDDT_TIMEOUT", "timeout_s", " 90 ", 90),
+        ("NDDT_NODE_VERSION", "node_version", "22.11.0", "22.11.0"),
+        ("NDDT_CLAUDE_VERSION", "claude_version", "stable", "stable"),
+        ("NDDT_CLAUDE_VERSION", "claude_version", "2.1.330", "2.1.330"),
+    ],
+)
+def test_good_values(project: Project, variable: str, field: str, text: str, value: object) -> None:
+    """Blanks around a value do not count."""
+    project.environ[variable] = text
+
+    assert getattr(project.load(), field) == value
+
+
+BAD_VALUES = [
+    ("NDDT_PROVIDER", "dokcer", "docker"),
+    ("NDDT_AGENT", "../claude", "claude"),
+    ("NDDT_ENV_VARS", "A,B-C", "names of variables separated by commas"),
+    ("NDDT_ENV_VARS", "*", "names of variables"),
+    ("NDDT_ENV_VARS", "A=1", "names of variables"),
+    ("NDDT_PERSISTENT", "perhaps", "true or false"),
+    ("NDDT_NAME", "-a", "2 to 63 letters, digits and _.-"),
+    ("NDDT_NAME", "a/b", "letters, digits and _.-"),
+    ("NDDT_NAME", "a", "2 to 63"),
+    ("NDDT_NAME", "a" * 64, "2 to 63"),
+    ("NDDT_WORKSPACE", "copy", "mount or none"),
+    ("NDDT_TIMEOUT", "-1", "a whole number, 0 or more"),
+    ("NDDT_TIMEOUT", "1.5", "a whole number"),
+    ("NDDT_TIMEOUT", "9" * 10, "a whole number"),
+    ("NDDT_KEEP_CONNECTION", "10m", "a whole number"),
+    ("NDDT_NODE_VERSION", "latest", "a version such as 22 or 22.11.0"),
+    ("NDDT_NODE_VERSION", "22; id", "a version such as"),
+    ("NDDT_NODE_VERSION", "२२", "a version such as"),
+    ("NDDT_CLAUDE_VERSION", "2.1", "latest, stable, next or a version"),
+    ("NDDT_CLAUDE_VERSION", "v2.1.330", "latest, stable, next or a version"),
+    ("NDDT_CLAUDE_VERSION", "2.1.३", "latest, stable, next or a version"),
+]
+bad_values = pytest.mark.parametrize(("variable", "value", "allowed"), BAD_VALUES)
+
+
+@bad_values
+def test_bad_value_in_a_file(project: Project, variable: str, value: str, allowed: str) -> None:
+    """Says variable, value, file, line and what is allowed."""
+    project.write(f"A=1\n\n{variable}='{value}'\n")
+
+    with pytest.raises(ConfigError) as caught:
+        project.load()
+
+    assert caught.value.exit_code == 78
+    assert caught.value.message == f"{variable} is {value!r} ({project.env_file}, line 3)"
+    assert caught.value.next_step.startswith("allowed: ")
+    assert allowed in caught.value.next_step
+
+
+@bad_values
+def test_bad_value_in_the_environment(
+    project: Project, variable: str, value: str, allowed: str
+) -> None:
+    """Says so."""
+    project.environ[variable] = value
+
+    with pytest.raises(ConfigError) as caught:
+        project.load()
+
+    assert caught.value.message == f"{variable} is {value!r} (environment)"
+    assert allowed in caught.value.next_step
+
+
+def test_bad_value_of_an_option(project: Project) -> None:
+    """Says so, too."""
+    with pytest.raises(ConfigError, match=r"NDDT_TIMEOUT is 'abc' \(option\)"):
+        project.load(timeout_s="abc")
+
+
+def test_each_setting_that_can_be_wrong_is_tried() -> None:
+    """A new setting with a reader of its own needs a bad value above."""
+    free = {"NDDT_COMMAND", "NDDT_BASE_IMAGE", "NDDT_CA_CERTS", "NDDT_ENV_FILE"}
+
+    assert {variable for variable, _, _ in BAD_VALUES} == set(VARIABLES) - free
+
+
+# -- the text of a .env file ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        pytest.param("A=1\nsecret words\n", 2, id="no-equals"),
+        pytest.param("\n\n\nsecret words\n", 4, id="after-empty-lines"),
+        pytest.param("A=1\n  \n\t\nsecret words\n", 4, id="after-blank-lines"),
+        pytest.param("A=1\r\n\r\nsecret words\r\n", 3, id="dos-line-ends"),
+        pytest.param('A=1\nB="secret\nC=2\n', 2, id="open-quote"),
+        pytest.param("A='1\n2'\n=secret\n", 3, id="after-two-lines"),
+        pytest.param("A='secret' secret\n", 1, id="after-the-quote"),
+    ],
+)
+def test_malformed_file(project: Project, text: str, line: int) -> None:
+    """Says file and line, but nothing of the line: it may be a secret."""
+    project.env_file.write_bytes(text.encode())
+
+    with pytest.raises(ConfigError) as caught:
+        project.load()
+
+    assert caught.value.message == f"{project.env_file}, line {line}: this is not NAME=value"
+    assert "secret" not in str(caught.value)
+    assert caught.value.exit_code == 78
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        pytest.param("A=b c", "b c", id="plain"),
+        pytest.param("A = b # comment", "b", id="comment"),
+        pytest.param("A=b#c", "b#c", id="no-comment"),
+        pytest.param("export A=b", "b", id="export"),
+        pytest.param("A='b \"c\" # d'", 'b "c" # d', id="single-quotes"),
+        pytest.param("A=\"b 'c' # d\"", "b 'c' # d", id="double-quotes"),
+        pytest.param('A="b\\nc"', "b\nc", id="escape"),
+        pytest.param("A='b\\nc'", "b\\nc", id="no-escape"),
+        pytest.param('A="b\n\nc"', "b\n\nc", id="many-lines"),
+        pytest.param("A=ü→€", "ü→€", id="unicode"),
+        pytest.param("A=$B$(id)`id`", "$B$(id)`id`", id="no-shell"),
+        pytest.param("A=", "", id="empty"),
+        pytest.param("A=b\nA=c", "c", id="twice"),
+        pytest.param("\ufeffA=b", "b", id="byte-order-mark"),
+        pytest.param("A=b\r\nB=c\r\n", "b", id="dos-line-ends"),
+    ],
+)
+def test_values_of_a_file(project: Project, text: str, value: str) -> None:
+    """Quotes, export, comments and more lines than one."""
+    project.env_file.write_bytes(text.encode())
+
+    assert project.load().environment["A"] == value
+
+
+def test_lines_after_a_value_of_many_lines(project: Project) -> None:
+    """Count on."""
+    project.write('A="1\n2\n3"\n\n  \nexport NDDT_NAME=name\n')
+
+    assert project.load().sources["NDDT_NAME"] == f"{project.env_file}, line 6"
+
+
+def test_name_without_a_value_is_not_set(project: Project) -> None:
+    """A bare name has no value to forward."""
+    project.write("A\n")
+
+    assert "A" not in project.load().environment
+
+
+def test_interpolation_stays_within_the_file(project: Project) -> None:
+    """A hostile file cannot read the environment or the user's own file."""
+    project.environ["TOKEN"] = "secret"
+    project.write_user_file("USER_TOKEN=secret\n")
+    project.write("B=b\nA=${B}-${TOKEN}-${USER_TOKEN}-${NONE:-default}\n")
+
+    assert project.load().environment["A"] == "b---default"
+
+
+@given(value=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r")))
+def test_any_single_quoted_value_survives(
+    tmp_path_factory: pytest.TempPathFactory, value: str
+) -> None:
+    """But for `${NAME}`, which is one."""
+    file = tmp_path_factory.getbasetemp() / "any.env"
+    quoted = re.sub(r"([\\'])", r"\\\1", value.replace("${", "$ {"))
+    file.write_text(f"A='{quoted}'\n", encoding="utf-8")
+
+    assert settings.read_env_file(file)[0] == {"A": value.replace("${", "$ {")}
+
+
+# -- the file itself ------------------------------------------------------------------------
+
+
+def test_env_file_is_relative_to_the_directory(project: Project) -> None:
+    """As .env itself is."""
+    (project.directory / "team.env").write_text("NDDT_NAME=team\n")
+    project.write("NDDT_NAME=other\n")
+    project.environ["NDDT_ENV_FILE"] = "team.env"
+
+    loaded = project.load()
+
+    assert loaded.name == "team"
+    assert loaded.sources["NDDT_NAME"] == f"{project.directory / 'team.env'}, line 1"
+    assert (loaded.env_file, loaded.sources["NDDT_ENV_FILE"]) == ("team.env", "environment")
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory"])
+def test_env_file_that_is_none(project: Project, kind: str) -> None:
+    """Was asked for, so it is an error."""
+    if kind == "directory":
+        (project.directory / "team.env").mkdir()
+    project.environ["NDDT_ENV_FILE"] = "team.env"
+
+    with pytest.raises(ConfigError, match=r"NDDT_ENV_FILE names .*/team\.env") as caught:
+        project.load()
+
+    assert caught.value.exit_code == 78
+
+
+def test_env_file_cannot_name_another(project: Project) -> None:
+    """A value that has no effect must not look as if it had one."""
+    project.write("NDDT_ENV_FILE=team.env\n")
+
+    loaded = project.load()
+
+    assert (loaded.env_file, loaded.sources["NDDT_ENV_FILE"]) == (".env", "default")
+
+
+def test_file_that_is_not_utf_8(project: Project) -> None:
+    """Is named."""
+    project.env_file.write_bytes(b"A=\xff\n")
+
+    with pytest.raises(ConfigError, match=re.escape(f"{project.env_file} cannot be read")):
+        project.load()
+
+
+def test_env_directory(project: Project) -> None:
+    """Is named."""
+    project.env_file.mkdir()
+
+    with pytest.raises(ConfigError, match=re.escape(f"{project.env_file} cannot be read")):
+        project.load()
+
+
+@pytest.mark.parametrize(
+    ("which", "hidden"),
+    [
+        pytest.param("project", "file", id="project-file"),
+        pytest.param("chosen", "file", id="chosen-file"),
+        pytest.param("chosen", "directory", id="chosen-directory"),
+        pytest.param("user", "file", id="user-file"),
+        pytest.param("user", "directory", id="user-directory"),
+    ],
+)
+def test_unreadable_file(
+    runtime: Path,
+    without_privilege: Callable[[], AbstractContextManager[None]],
+    which: str,
+    hidden: str,
+) -> None:
+    """Is an error of ours, not a traceback."""
+    runtime.chmod(0o755)
+    file = runtime / "nddt" / ".env"
+    file.parent.mkdir()
+    file.write_text("NDDT_NAME=name\n")
+    environ = {
+        "project": {},
+        "chosen": {"NDDT_ENV_FILE": str(file)},
+        "user": {"XDG_CONFIG_HOME": str(runtime)},
+    }[which]
+    closed = file if hidden == "file" else file.parent
+    mode = closed.stat().st_mode
+    closed.chmod(0)
+    try:
+        with without_privilege(), pytest.raises(ConfigError) as caught:
+            settings.load(file.parent if which == "project" else Path("/"), environ, {})
+    finally:
+        closed.chmod(mode)
+
+    assert str(file) in caught.value.message
+
+
+# -- misspelt names, secrets ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("NDDT_PERSISTANT", "did you mean NDDT_PERSISTENT?"),
+        ("NDDT_PROVIDR", "did you mean NDDT_PROVIDER?"),
+        ("NDDT_ENVVARS", "did you mean NDDT_ENV_VARS?"),
+        ("NDDT_QQQQQQQQQQQQ", "inv config lists the known ones"),
+    ],
+)
+def test_misspelt_variable(
+    project: Project, caplog: pytest.LogCaptureFixture, name: str, hint: str
+) -> None:
+    """Is reported with its place and the nearest right one; the value is not shown."""
+    project.write(f"\n{name}=secret\n")
+
+    project.load()
+
+    assert messages(caplog) == [f"{name} ({project.env_file}, line 2) is not a setting — {hint}"]
+
+
+def test_right_and_foreign_variables_are_not_reported(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only what begins with NDDT_ is ours."""
+    project.environ.update({"NDDT_NAME": "name", "NDDTX": "1", "MY_NDDT_X": "1"})
+
+    project.load()
+
+    assert messages(caplog) == []
+
+
+def test_secrets_are_not_in_the_repr(project: Project) -> None:
+    """Wherever they come from."""
+    project.environ["GH_TOKEN"] = "hidden-1"
+    project.write("ANTHROPIC_API_KEY=hidden-2\n")
+    project.write_user_file("OTHER=hidden-3\n")
+
+    assert "hidden" not in repr(project.load())
+
+
+def test_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Says what to do."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+
+    with pytest.raises(ConfigError, match="no longer exists — cd to another one"):
+        settings.from_here()
+
+
+def test_from_here_reads_this_process(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its directory and its environment."""
+    monkeypatch.chdir(project.directory)
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(project.home))
+    monkeypatch.setenv("NDDT_TIMEOUT", "5")
+    project.write("NDDT_NAME=here\n")
+
+    loaded = settings.from_here(persistent=True)
+
+    assert (loaded.directory, loaded.timeout_s, loaded.name) == (project.directory, 5, "here")
+    assert loaded.sources["NDDT_PERSISTENT"] == "option"

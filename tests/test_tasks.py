@@ -1,0 +1,253 @@
+"""The tasks and the texts about them: complete, alike, and cheap to load."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+import scripts
+import tasks
+from scripts import agents, providers, settings
+from scripts.cli import NddtTask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from invoke.collection import Collection
+
+ROOT = Path(__file__).parent.parent
+DECLARED = {item["variable"]: item for item in settings.declared()}
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+
+
+def walk(namespace: Collection, prefix: str = "") -> Iterator[tuple[str, NddtTask]]:
+    """Give each task with its full name."""
+    for name, task in namespace.tasks.items():
+        assert isinstance(task, NddtTask)
+        yield prefix + name, task
+    for name, collection in namespace.collections.items():
+        yield from walk(collection, f"{prefix}{name}.")
+
+
+TASKS = dict(walk(tasks.ns))
+each_task = pytest.mark.parametrize(
+    "task", [pytest.param(task, id=name) for name, task in TASKS.items()]
+)
+
+
+def document(name: str) -> str:
+    """Read a document."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+# -- tasks ----------------------------------------------------------------------------------
+
+
+def test_tasks_of_each_provider() -> None:
+    """They are the same ones, and the root's follow the settings."""
+    common = {
+        "build-image",
+        "create-sandbox",
+        "attach",
+        "shell",
+        "list",
+        "start",
+        "stop",
+        "cleanup",
+    }
+
+    assert set(tasks.ns.collections) == set(providers.NAMES)
+    for name, group in tasks.ns.collections.items():
+        assert common - set(group.tasks) == set(), name
+    assert {"run", "attach", "shell", "list", "stop", "cleanup", "setup", "test", "lint"} <= {
+        *tasks.ns.tasks
+    }
+
+
+@each_task
+def test_docstring(task: NddtTask) -> None:
+    """Is the line of `inv --list`."""
+    text = task.__doc__ or ""
+
+    assert re.fullmatch(r"[A-Z][^\n]*\.", text)
+    assert len(text) <= 60
+
+
+@each_task
+def test_each_option_has_a_help_text(task: NddtTask) -> None:
+    """Which is a sentence."""
+    helped = {option.name: option.help or "" for option in task.get_arguments()}
+
+    assert [name for name, text in helped.items() if not re.fullmatch(r".+\.", text)] == []
+
+
+@each_task
+def test_no_short_flags(task: NddtTask) -> None:
+    """They would depend on the order of the parameters."""
+    names = [name for option in task.get_arguments() for name in option.names]
+
+    assert [name for name in names if len(name) == 1] == []
+
+
+@each_task
+def test_no_positional_arguments(task: NddtTask) -> None:
+    """Invoke would demand them always."""
+    assert [option.name for option in task.get_arguments() if option.positional] == []
+
+
+@each_task
+def test_variables_in_help_texts_exist(task: NddtTask) -> None:
+    """A renamed setting is renamed there, too."""
+    text = " ".join(option.help or "" for option in task.get_arguments())
+
+    assert set(re.findall(r"NDDT_\w+", text)) <= set(DECLARED)
+
+
+def test_one_option_has_one_meaning() -> None:
+    """The same name has the same text wherever it is."""
+    texts: dict[str, set[str]] = {}
+    for task in TASKS.values():
+        for option in task.get_arguments():
+            texts.setdefault(str(option.name), set()).add(str(option.help))
+
+    assert {name: some for name, some in texts.items() if len(some) > 1} == {}
+
+
+def test_import_loads_nothing_costly() -> None:
+    """`inv --list` and completion run it each time."""
+    code = "import sys; sys.dont_write_bytecode = True; import tasks; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert "scripts" in loaded
+    assert loaded & {"docker", "sh", "daytona", "dotenv", "requests"} == set()
+
+
+@pytest.mark.parametrize("name", [*providers.NAMES, *agents.NAMES])
+def test_provider_or_agent_is_a_setting(name: str) -> None:
+    """What is in the list can be chosen."""
+    variable = "NDDT_PROVIDER" if name in providers.NAMES else "NDDT_AGENT"
+
+    assert DECLARED[variable]["parse"](name) == name
+
+
+# -- settings -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", DECLARED)
+def test_setting(variable: str) -> None:
+    """Is explained in a sentence, and its default is allowed."""
+    item = DECLARED[variable]
+
+    assert re.fullmatch(r"NDDT_[A-Z_]+", variable)
+    assert re.fullmatch(r"[A-Z].*\.", item["text"])
+    item["parse"](item["default"])
+
+
+@pytest.mark.parametrize("variable", DECLARED)
+def test_env_example_has_the_setting(variable: str) -> None:
+    """With its text above and its default."""
+    item = DECLARED[variable]
+    lines = document(".env.example").splitlines()
+    wanted = f"# {variable}={item['default']}"
+
+    assert lines.count(wanted) == 1
+    start = end = lines.index(wanted)
+    while start and lines[start - 1].startswith("# "):
+        start -= 1
+    assert " ".join(line.removeprefix("# ") for line in lines[start:end]) == item["text"]
+
+
+def test_env_example_has_nothing_else(tmp_path: Path) -> None:
+    """As it is, it sets nothing; no variable in it is unknown."""
+    text = document(".env.example")
+    file = tmp_path / ".env"
+    file.write_text(text, encoding="utf-8")
+
+    assert settings.read_env_file(file) == ({}, {})
+    assert set(re.findall(r"^# (NDDT_\w+)=", text, re.MULTILINE)) == set(DECLARED)
+
+
+def test_env_example_can_be_used_as_it_is(tmp_path: Path) -> None:
+    """Without the signs of comments its lines are settings."""
+    text = re.sub(r"^# (NDDT_\w+=)", r"\1", document(".env.example"), flags=re.MULTILINE)
+    (tmp_path / ".env").write_text(text, encoding="utf-8")
+
+    loaded = settings.load(tmp_path, {"HOME": str(tmp_path)}, {})
+
+    assert {name for name, source in loaded.sources.items() if source == "default"} <= {
+        # The last one is for the environment alone.
+        *(name for name, item in DECLARED.items() if not item["default"]),
+        "NDDT_ENV_FILE",
+    }
+
+
+# -- documents ------------------------------------------------------------------------------
+
+
+def rows(text: str) -> list[str]:
+    """Give the first cell of each row of the tables in a document."""
+    return re.findall(r"^\| *(.*?) *\|", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("variable", DECLARED)
+def test_readme_has_the_setting(variable: str) -> None:
+    """In its table, with its default."""
+    found = re.search(rf"^\| *`{variable}` *\|(.*)$", document("README.md"), re.MULTILINE)
+
+    assert found
+    default = DECLARED[variable]["default"]
+    assert not default or f"`{default}`" in found[1].replace("`, `", ",")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_readme_has_the_task(name: str) -> None:
+    """In its table."""
+    cells = " ".join(rows(document("README.md")))
+
+    assert f"`{name}`" in cells
+
+
+def test_readme_has_no_other_settings() -> None:
+    """One that is gone, or is misspelt, helps nobody."""
+    found = set(re.findall(r"NDDT_[A-Z_]+", "".join(map(document, DOCUMENTS))))
+
+    assert found <= set(DECLARED)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links(name: str) -> None:
+    """Lead to files that exist and to headings that are there."""
+    text = re.sub(r"```.*?```", "", document(name), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        parts = urlsplit(link)
+        if parts.scheme:
+            continue
+        target = ROOT / (parts.path or name)
+        assert target.exists(), link
+        if parts.fragment:
+            assert parts.fragment in _anchors(target.read_text(encoding="utf-8")), link
+
+
+def _anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+def test_version_is_one() -> None:
+    """And the changelog says what is in it."""
+    project = tomllib.loads(document("pyproject.toml"))["project"]
+
+    assert project["version"] == scripts.__version__
+    assert re.search(
+        rf"^## \[?{re.escape(scripts.__version__)}\b", document("CHANGELOG.md"), re.MULTILINE
+    )
