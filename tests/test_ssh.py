@@ -241,7 +241,7 @@ def test_big_script_to_a_sandbox_that_is_not_there(connection: Connection) -> No
 def test_master_without_a_sandbox(connection: Connection) -> None:
     """Says the same, and leaves no socket."""
     connection.public_key()
-    connection.write(BROKEN, "nddt", {})
+    connection.write(BROKEN, "nddt", {}, kept=True)
 
     with pytest.raises(TransportLostError, match="cannot be reached") as caught:
         connection.keep_open(1)
