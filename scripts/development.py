@@ -7,13 +7,14 @@ import logging
 import sys
 from pathlib import Path
 
-from scripts import commands, console, process
+from scripts import commands, console, engine, process
 from scripts.commands import Common
 from scripts.errors import UnavailableError
 
 log = logging.getLogger("nddt")
 
 ROOT = Path(__file__).parent.parent
+NEEDED_BY_TESTS = ("debootstrap", "git", "jq", "tmux")
 _TOOLS = ("ruff", "mypy", "pytest", "pytest_timeout", "hypothesis")
 
 
@@ -62,7 +63,10 @@ def test(*, only: str | None, yes: bool) -> int:
         yes: The consent.
     """
     _install_tools()
-    commands.build_image(Common(provider="docker", yes=yes))
+    common = Common(provider="docker", yes=yes)
+    environ = common.work().settings.process_environment
+    engine.ensure_installed(NEEDED_BY_TESTS, yes=yes, environ=environ)
+    commands.build_image(common)
     if only:
         return _python("pytest", "-k", only)
     return lint() or _python("pytest")

@@ -152,6 +152,8 @@ class Connection:
         """
         log_file = self.directory / "log"
         self.errors.unlink(missing_ok=True)
+        # What a killed master leaves would keep the new one from listening.
+        self.control.unlink(missing_ok=True)
         # What stays in the background holds on to stderr, so that must not be our pipe.
         words = ("-f", "-N", "-o", f"ControlPersist={max(keep_s, 1)}", "nddt")
         if process.run_to_file(self.master_argv(*words), log_file) != 0:

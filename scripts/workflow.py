@@ -231,6 +231,8 @@ def _ephemeral_lease(
         connection = Connection(directory)
         version = agent_version(work, plan)
         name = plan.recipe.name(version)
+        if not process.find("ssh-keygen"):
+            work.provider.prepare(work.settings, yes=work.yes)
         server = inside.server(connection.public_key())
         pipe = work.provider.ephemeral_pipe(work.settings, plan.sandbox, name, server)
         environ = work.provider.pipe_environment(work.settings)
