@@ -55,7 +55,11 @@ class Host:
         """Give what a program inside needs."""
         names = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
         bundle = dict.fromkeys(names, CA_BUNDLE) if self.ca_certs else {}
-        return bundle | dict(self.proxies)
+        if not self.proxies:
+            return bundle
+        # The sandbox's loopback leads to a model on this machine, which no proxy reaches.
+        none = ",".join(filter(None, (self.proxies.get("NO_PROXY"), "localhost,127.0.0.1,::1")))
+        return {**bundle, **self.proxies, "NO_PROXY": none, "no_proxy": none}
 
 
 def without_password(url: str) -> str:

@@ -31,6 +31,9 @@ It needs no privilege: sshd in inetd mode can always log its own user in (sshd(8
 SESSION = "agent"
 """Name of the tmux session in which an interactive agent lives."""
 
+TMUX_RUNS = f"tmux -L nddt has-session -t ={SESSION} 2>/dev/null"
+"""Command that succeeds if an interactive agent runs."""
+
 TMUX_CONF = (
     "set -g status off",
     # Every key but Ctrl-\ belongs to the agent.
@@ -114,8 +117,9 @@ def lease(session: str, size: int) -> str:
         # Without its script, a session that starts only now ends at once.
         'cat >/dev/null; rm -f "$f.sh"; p=$(cat "$f.pid" 2>/dev/null) || exit 0; '
         "kill -s TERM -- -$p 2>/dev/null; "
-        "for i in 1 2 3 4 5 6 7 8; do sleep 0.25; kill -s 0 -- -$p 2>/dev/null || exit 0; done; "
-        "kill -s KILL -- -$p"
+        "for i in 1 2 3 4 5 6 7 8; do sleep 0.25; kill -s 0 -- -$p 2>/dev/null || break; done; "
+        "kill -s KILL -- -$p 2>/dev/null; "
+        'rm -f "$f.pid"'
     )
 
 
@@ -140,9 +144,5 @@ def start_in_tmux(session: str) -> str:
         f'd=$NDDT_RUN; f=$d/{session}; e=$d/{SESSION}.exit; {conf} >"$d/tmux.conf"; rm -f "$e"; '
         f'tmux -u -L nddt -f "$d/tmux.conf" new-session -A -s {SESSION} '
         '"sh $f.sh; echo \\$? >$e.new; mv $e.new $e"; '
-        'rm -f "$f.sh" "$f.pid"; [ ! -e "$e" ] || exit "$(cat "$e")"'
+        f'rm -f "$f.sh"; [ ! -e "$e" ] || exit "$(cat "$e")"; {TMUX_RUNS}'
     )
-
-
-TMUX_RUNS = f"tmux -L nddt has-session -t ={SESSION} 2>/dev/null"
-"""Command that succeeds if an interactive agent runs."""

@@ -30,6 +30,7 @@ class Daemon:
     pid_file: Path = Path("/var/run/docker.pid")
     containerd_pid_file: Path = Path("/var/run/docker/containerd/containerd.pid")
     log: Path = Path("/var/log/nddt-dockerd.log")
+    program: str = "dockerd"
     arguments: tuple[str, ...] = ()
     systemd: Path = Path("/run/systemd/system")
     """Exists if systemd runs: sd_booted(3)."""
@@ -45,7 +46,7 @@ class Daemon:
         """Give the command that starts it, as a person would type it."""
         if self.under_systemd:
             return ("systemctl", "start", "docker")
-        return (process.find("dockerd") or "dockerd", *self.arguments)
+        return (process.find(self.program) or self.program, *self.arguments)
 
 
 def process_name(pid: int) -> str:

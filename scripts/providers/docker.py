@@ -247,7 +247,7 @@ def _client(settings: Settings) -> Iterator[Any]:
     """Connect docker-py to the engine that the docker command would use."""
     import docker  # noqa: PLC0415  (100 ms that only some tasks need)
     from docker.context import ContextAPI  # noqa: PLC0415
-    from docker.errors import DockerException  # noqa: PLC0415
+    from docker.errors import APIError, DockerException  # noqa: PLC0415
 
     environ = _environment(settings)
     name = "" if environ.get("DOCKER_HOST") else _context(environ)
@@ -262,6 +262,9 @@ def _client(settings: Settings) -> Iterator[Any]:
             yield client
         finally:
             client.close()
+    except APIError as error:
+        reason = str(error.explanation or error).splitlines()[0][:200]
+        raise CannotCreateError(f"the engine refused: {reason}", "see the engine's log") from error
     except DockerException as error:
         podman = "start its socket: systemctl --user start podman.socket"
         raise UnavailableError(

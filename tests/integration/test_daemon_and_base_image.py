@@ -114,6 +114,7 @@ def _place() -> Place:
         containerd_pid_file=directory / "exec/containerd/containerd.pid",
         log=directory / "d.log",
         systemd=directory / "no-systemd",
+        program=str(directory / "dockerd"),
     )
     arguments = (
         f"--host=unix://{files.socket}",
@@ -121,11 +122,15 @@ def _place() -> Place:
         f"--data-root={directory}/data",
         f"--exec-root={directory}/exec",
         f"--config-file={directory}/daemon.json",
-        "--bridge=none",
         "--iptables=false",
         "--ip6tables=false",
     )
     (directory / "daemon.json").write_text("{}")
+    # With a network of its own: two daemons on one network take docker0 from each other.
+    program = directory / "dockerd"
+    real = shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin")
+    program.write_text(f'#!/bin/sh\nexec unshare --net {real} "$@"\n')
+    program.chmod(0o755)
     environ = {
         "HOME": str(directory / "home"),
         "PATH": os.environ["PATH"],
