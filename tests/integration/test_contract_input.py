@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -196,4 +195,4 @@ def test_a_runtime_directory_of_somebody_elses(nddt: Caller) -> None:
     try:
         refused(caller(*PROMPT), 78, str(nddt.runtime))
     finally:
-        os.rmdir(nddt.runtime)
+        nddt.runtime.rmdir()

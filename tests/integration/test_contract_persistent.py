@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from tests.integration.contract import KEY, Caller, end, processes
@@ -127,4 +126,4 @@ def test_an_out_of_date_sandbox_is_said_and_made_anew_after_a_yes(kept: Caller) 
     assert f"{name} is used as it is" in unasked.said
     assert "--yes" in unasked.said
     assert (agreed.code, agreed.stdout) == (0, b"no mark\nnew\n"), agreed.said
-    assert os.listdir(kept.directory) == ["new"]
+    assert [path.name for path in kept.directory.iterdir()] == ["new"]

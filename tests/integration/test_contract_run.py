@@ -329,7 +329,7 @@ def test_nothing_is_shared_without_a_workspace(nddt: Caller, mine_name: str) -> 
     done = caller("shell", "--command", "pwd; ls -A; touch made; ls")
 
     assert (done.code, done.stdout, done.stderr) == (0, b"/workspace\nmade\n", b"")
-    assert os.listdir(nddt.directory) == ["here"]
+    assert [path.name for path in nddt.directory.iterdir()] == ["here"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""At a terminal of 132 columns and 43 rows: what is seen, what the keys do, and how it is given back."""
+"""At a terminal of 132 by 43: what is seen, what the keys do, and how it is given back."""
 
 from __future__ import annotations
 
@@ -220,3 +220,16 @@ def test_a_shell_at_the_terminal(nddt: Caller) -> None:
         assert terminal.shows("in /workspace: seen"), terminal.text
         say(terminal, "exit 9")
         assert terminal.code() == 9, terminal.text
+
+
+@pytest.mark.parametrize("persistent", ["false", "true"])
+def test_a_failure_before_the_agent_leaves_the_screen_alone(
+    nddt: Caller, outside: Outside, persistent: str
+) -> None:
+    """Nothing was drawn, so nothing is cleared: that would move the cursor. No file stays."""
+    caller = nddt.having(NDDT_PERSISTENT=persistent, **outside.unreachable())
+
+    with Terminal(caller, "run", "--demo") as terminal:
+        assert terminal.code() == 69, terminal.text
+        assert b"\x1b[?1049l" not in terminal.output
+    assert not list(nddt.runtime.glob("*"))
