@@ -8,6 +8,7 @@ import shlex
 import stat
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -54,6 +55,7 @@ class Common:
             persistent=self.persistent,
             timeout_s=self.timeout,
         )
+        state.tidy(loaded.process_environment)
         provider = providers.get(loaded.provider)
         return Work(provider=provider, settings=loaded, yes=self.yes)
 
@@ -177,9 +179,12 @@ def run(common: Common, asked: Asked) -> int:
         elif request.headless and not _is_piped():
             # `ssh` would read a terminal that nobody means to be the agent's.
             stdin = stack.enter_context(Path(os.devnull).open("rb"))
-        endpoint = None
+        endpoint, meanwhile = None, _nothing
         if asked.demo:
-            endpoint = stack.enter_context(_demo_endpoint(work, lasts=not request.headless))
+            lasts = work.settings.persistent and not request.headless
+            note = _demo_note(work) if lasts else None
+            endpoint = stack.enter_context(_demo_endpoint(note))
+            meanwhile = partial(_start, endpoint, note)
         made = _make_plan(
             work,
             request,
@@ -190,34 +195,34 @@ def run(common: Common, asked: Asked) -> int:
         if common.dry:
             print(made.describe())
             return 0
-        meanwhile = endpoint.start if endpoint else _nothing
         return workflow.run(work, made, stdin=stdin, meanwhile=meanwhile)
 
 
 def _demo_note(work: Work) -> Path:
+    """Give the file with the port of a demo whose agent lasts, in tmux."""
     directory = state.sandbox_directory(
         work.settings.process_environment, housekeeping.this_name(work)
     )
     return directory / "demo-port"
 
 
-def _demo_endpoint(work: Work, *, lasts: bool) -> Endpoint:
-    """Make the endpoint of a demo.
-
-    An agent that outlives us, in tmux, finds the next one at the same port.
-    """
+def _demo_endpoint(note: Path | None) -> Endpoint:
+    """Make the endpoint of a demo; an agent that lasts finds the next one at the same port."""
     from scripts.messages_api import demo_reply  # noqa: PLC0415  (nobody else needs it)
     from scripts.model_endpoint import Endpoint  # noqa: PLC0415
 
-    if not (lasts and work.settings.persistent):
+    if note is None:
         return Endpoint(demo_reply)
-    note = _demo_note(work)
     try:
         return Endpoint(demo_reply, ("127.0.0.1", int(note.read_text(encoding="ascii"))))
     except (OSError, ValueError):
-        endpoint = Endpoint(demo_reply)
+        return Endpoint(demo_reply)
+
+
+def _start(endpoint: Endpoint, note: Path | None) -> None:
+    endpoint.start()
+    if note is not None:
         note.write_text(endpoint.url.rpartition(":")[2], encoding="ascii")
-        return endpoint
 
 
 def _nothing() -> None:

@@ -206,10 +206,9 @@ class Lease:
         for line in _pipe(self._process.stderr):
             self._errors.append(line.decode(errors="replace").rstrip())
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the connection is still there."""
-        return self._process.poll() is None
+    def ends_within(self, seconds: float) -> bool:
+        """Tell whether the connection has broken, of which sessions may know a little before."""
+        return process.wait(self._process, seconds) is not None
 
     @property
     def errors(self) -> str:

@@ -58,17 +58,18 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-@contextmanager
-def own_directory(environ: Mapping[str, str]) -> Iterator[Path]:
-    """Make a directory for this process alone, and remove it in the end.
-
-    What a killed process has left behind goes, too.
-    """
-    parent = runtime_directory(environ)
-    for left in parent.glob("r-*"):
+def tidy(environ: Mapping[str, str]) -> None:
+    """Remove what killed processes have left behind."""
+    for left in runtime_directory(environ).glob("r-*"):
         pid = left.name.split("-")[1]
         if pid.isdigit() and not is_alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def own_directory(environ: Mapping[str, str]) -> Iterator[Path]:
+    """Make a directory for this process alone, and remove it in the end."""
+    parent = runtime_directory(environ)
     path = Path(tempfile.mkdtemp(prefix=f"r-{os.getpid()}-", dir=parent))
     try:
         yield path
@@ -77,11 +78,9 @@ def own_directory(environ: Mapping[str, str]) -> Iterator[Path]:
 
 
 def sandbox_directory(environ: Mapping[str, str], name: str) -> Path:
-    """Give the directory of the connection to a persistent sandbox, made if missing."""
+    """Give the directory of the connection to a persistent sandbox; it need not exist."""
     short = name if len(name) <= 48 else f"{name[:39]}-{naming.digest([name], 8)}"
-    path = runtime_directory(environ) / f"s-{short}"
-    path.mkdir(mode=0o700, exist_ok=True)
-    return path
+    return runtime_directory(environ) / f"s-{short}"
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -137,7 +137,8 @@ def create_sandbox(work: Work, plan: Plan) -> str:
     return plan.sandbox.name
 
 
-def _create_or_start(work: Work, plan: Plan, version: str) -> None:
+def _create_or_start(work: Work, plan: Plan, version: str) -> str:
+    """Make sure that the sandbox runs, and give the fingerprint that it has."""
     want, image_wanted = plan.sandbox, plan.recipe.name(version)
     work.provider.prepare(work.settings, yes=work.yes)
     found = work.provider.find(work.settings, want.name)
@@ -149,11 +150,13 @@ def _create_or_start(work: Work, plan: Plan, version: str) -> None:
         _build(work, plan, version)
         log.info("creating sandbox %s", want.name)
         work.provider.create(work.settings, want, image_wanted)
-    elif found.state != "running":
+        return want.fingerprint(image_wanted)
+    if found.state != "running":
         log.info("starting sandbox %s", want.name)
         work.provider.start(work.settings, want.name)
     else:
         log.info("using existing sandbox %s", want.name)
+    return found.fingerprint
 
 
 def _is_replaced(work: Work, plan: Plan, found: Sandbox, image_wanted: str) -> bool:
@@ -196,14 +199,16 @@ def _kept_connection(work: Work, plan: Plan) -> Connection:
     wanted = plan.sandbox.fingerprint(plan.recipe.name(version))
 
     def is_ready() -> bool:
-        return note.exists() and note.read_text() == wanted and connection.is_open()
+        if not (note.exists() and connection.is_open()):
+            return False
+        return work.as_it_is or note.read_text() == wanted
 
     if is_ready():
         return connection
     with state.lock(state.sandbox_directory(work.environ, plan.sandbox.name)):
         if is_ready():
             return connection
-        _create_or_start(work, plan, version)
+        made_from = _create_or_start(work, plan, version)
         connection.directory.mkdir(mode=0o700, exist_ok=True)
         if not connection.is_open():
             server = inside.server(connection.public_key())
@@ -211,7 +216,7 @@ def _kept_connection(work: Work, plan: Plan) -> Connection:
             environ = work.provider.pipe_environment(work.settings)
             connection.write(pipe, plan.sandbox.user, environ, kept=True)
             connection.keep_open(work.settings.keep_connection_s)
-        note.write_text(wanted)
+        note.write_text(made_from)
     return connection
 
 
@@ -321,7 +326,7 @@ def run(
         EndedBySignalError: We were asked to end; so was the program.
     """
     session = secrets.token_hex(6)
-    with _handling(_end, (signal.SIGTERM, signal.SIGHUP)), console.kept_terminal():
+    with _handling(_end, (signal.SIGTERM, signal.SIGHUP)):
         if not plan.sandbox.persistent:
             with _ephemeral_lease(work, plan, session, meanwhile) as (connection, lease):
                 return _attended(connection, lease, plan, session, stdin)
@@ -346,18 +351,18 @@ def _attended(
 ) -> int:
     """Run a stored script while its lease lasts."""
     terminal = "-t" if plan.terminal else "-T"
-    started = process.spawn(
-        connection.session_argv(terminal, "nddt", inside.start(session)), stdin=stdin
-    )
-    try:
-        code = process.wait(started, plan.timeout_s or None)
-    finally:
-        if started.poll() is None:
-            started.terminate()
-            started.wait()
+    argv = connection.session_argv(terminal, "nddt", inside.start(session))
+    with console.kept_terminal() if plan.terminal else nullcontext():
+        started = process.spawn(argv, stdin=stdin)
+        try:
+            code = process.wait(started, plan.timeout_s or None)
+        finally:
+            if started.poll() is None:
+                started.terminate()
+                started.wait()
     if code is None:
         raise TimeLimitError(f"the time limit of {plan.timeout_s} s is over", "raise --timeout")
-    if code == 255 and not lease.is_open:
+    if code == 255 and lease.ends_within(1):
         raise TransportLostError("the connection to the sandbox broke", detail=lease.errors)
     return code
 
@@ -368,7 +373,7 @@ def come_back(work: Work, plan: Plan) -> int | None:
     Returns:
         Its exit code, 0 if it goes on without the terminal; None if none runs.
     """
-    with _handling(_end, (signal.SIGTERM, signal.SIGHUP)), console.kept_terminal():
+    with _handling(_end, (signal.SIGTERM, signal.SIGHUP)):
         connection = _kept_connection(work, plan)
         if not process.capture(connection.session_argv("-T", "nddt", inside.TMUX_RUNS)).ok:
             return None
@@ -391,7 +396,8 @@ def _in_tmux(connection: Connection, plan: Plan, session: str) -> int:
 def _at_terminal(connection: Connection, session: str) -> int:
     log.info("Ctrl-\\ leaves the agent running; inv attach comes back to it")
     argv = connection.session_argv("-t", "nddt", inside.start_in_tmux(session))
-    code = process.wait(process.spawn(argv))
+    with console.kept_terminal():
+        code = process.wait(process.spawn(argv))
     if code == 255 and not connection.is_open():
         raise TransportLostError(
             "the connection to the sandbox broke; the agent goes on", "inv attach comes back to it"

@@ -283,9 +283,11 @@ def test_broken_file_stays_as_it_is(home: Home) -> None:
     assert home.read(".claude/settings.json")
 
 
-def test_headless_run_prepares_nothing() -> None:
-    """It asks no questions."""
-    assert claude.before(Request(headless=True)) == ":"
+def test_headless_run_only_makes_its_file() -> None:
+    """It asks no questions, but of several at once each would make the file."""
+    before = claude.before(Request(headless=True))
+
+    assert before == "[ -e ~/.claude.json ] || echo '{}' >~/.claude.json"
 
 
 HINT = "nddt: the agent was refused a permission that nobody was there to give"

@@ -98,7 +98,8 @@ def variables(model_url: str | None) -> Mapping[str, str]:
 def before(request: Request) -> str:
     """Answer the questions of a first conversation; a headless run asks none."""
     if request.headless:
-        return ":"
+        # Several that start at once must not see each other make it.
+        return "[ -e ~/.claude.json ] || echo '{}' >~/.claude.json"
     return (
         "mkdir -p ~/.claude; "
         + _merged("~/.claude.json", _ANSWERS)

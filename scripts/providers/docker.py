@@ -114,10 +114,9 @@ def prepare(settings: Settings, *, yes: bool) -> None:
     """Make sure that the engine and the programs that reach it are there."""
     from scripts import engine  # noqa: PLC0415
 
-    environ = settings.process_environment
+    environ = _environment(settings)
     engine.ensure_installed(("ssh", "ssh-keygen"), yes=yes, environ=environ)
-    if not _command(settings, "version", "--format", "{{.Server.Version}}").ok:
-        engine.ensure_running(yes=yes, environ=environ)
+    engine.ensure_running(yes=yes, environ=environ)
 
 
 def has_image(settings: Settings, name: str) -> bool:
@@ -198,7 +197,7 @@ def look_up(settings: Settings, recipe: image.Recipe, package: str) -> str:
 def _mount(source: Path, target: str) -> str:
     """Give the value of --mount, a line of CSV: any path survives it."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(
+    csv.writer(line, lineterminator="", quoting=csv.QUOTE_ALL).writerow(
         ("type=bind", f"source={source}", f"target={target}")
     )
     return line.getvalue()
@@ -252,12 +251,12 @@ def _client(settings: Settings) -> Iterator[Any]:
     environ = _environment(settings)
     name = "" if environ.get("DOCKER_HOST") else _context(environ)
     try:
-        if name:
-            context = ContextAPI.get_context(name)
-            tls = context.TLSConfig or False
-            client = docker.DockerClient(context.Host, tls=tls, use_ssh_client=True)
-        else:
+        if environ.get("DOCKER_HOST"):
             client = docker.from_env(environment=environ, use_ssh_client=True)
+        else:
+            context = ContextAPI.get_context(name) if name else None
+            tls = (context and context.TLSConfig) or False
+            client = docker.DockerClient(endpoint(settings), tls=tls, use_ssh_client=True)
         try:
             yield client
         finally:

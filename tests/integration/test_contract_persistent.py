@@ -120,6 +120,8 @@ def test_an_out_of_date_sandbox_is_said_and_made_anew_after_a_yes(kept: Caller) 
     look = ("shell", "--command", "cat ~/mark || echo no mark; touch new; ls -A")
     unasked = changed(*look)
     agreed = changed(*look, "--yes")
+    # Without a workspace, nothing but its name tells whose it is.
+    assert changed("cleanup", "--name", name, "--yes").code == 0
 
     assert (unasked.code, unasked.stdout) == (0, b"mark\nnew\n")
     assert len(unasked.said.splitlines()) == 1
