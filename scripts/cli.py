@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import os
 import select
@@ -134,6 +133,8 @@ def with_prompt(words: list[str], tasks: Collection[str], groups: Collection[str
     if word in groups:
         raise UsageError(f"{word} is a group of tasks: ./nddt --list {word}", as_prompt)
     if len(word.split()) == 1:
+        import difflib  # noqa: PLC0415  (only for mistakes)
+
         similar = difflib.get_close_matches(word, tasks, n=1, cutoff=0.8)
         if similar:
             raise UsageError(f"{word} is no task; did you mean {similar[0]}?", as_prompt)

@@ -6,7 +6,6 @@ where the tool itself is configured.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 from dataclasses import dataclass, field
@@ -85,6 +84,8 @@ def loopback_endpoint(url: str, variable: str = "the address") -> tuple[str, int
     if not host:
         problem = f"{variable} is {without_password(url)!r}, which is not a URL"
         raise ConfigError(problem, "write it as http://host:port")
+    import ipaddress  # noqa: PLC0415  (few runs have an address to look at)
+
     try:
         local = ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def bench(*, runs: str, as_json: bool, yes: bool) -> None:
         raise UsageError(f"--runs is {runs!r}", "give a whole number, 1 or more")
     rows = []
     with tempfile.TemporaryDirectory(prefix="nddt-bench-") as directory, _model() as model:
-        for pair in (*_listings(Path(directory)), *_runs(Path(directory), model, yes=yes)):
+        for pair in chain(_listings(Path(directory)), _runs(Path(directory), model, yes=yes)):
             log.warning("measuring %s", pair.title)
             rows.append(_measure(pair, int(runs)))
     print(json.dumps(rows, indent=2) if as_json else _table(rows))
@@ -128,16 +129,19 @@ def _runs(directory: Path, model: Endpoint, *, yes: bool) -> Iterator[Pair]:
         limit="1.35 x",
     )
     name = _output(workspace, NDDT, "docker.create-sandbox").strip()
-    try:
-        yield Pair(
-            title="a second persistent run, and docker exec",
-            ours=(*run, "--persistent"),
-            by_hand=("docker", "exec", "-i", *variables, name, *made.argv),
-            directory=workspace,
-            limit="1.2 x",
-        )
-    finally:
-        _output(workspace, NDDT, "cleanup", "--name", name, "--yes")
+    with Endpoint(demo_reply) as local:
+        local.start()
+        (workspace / ".env").write_text(f"ANTHROPIC_BASE_URL={local.url}\n")
+        try:
+            yield Pair(
+                title="a second persistent run, and docker exec",
+                ours=(NDDT, "run", "--persistent", "--prompt", PROMPT),
+                by_hand=("docker", "exec", "-i", *variables, name, *made.argv),
+                directory=workspace,
+                limit="1.2 x",
+            )
+        finally:
+            _output(workspace, NDDT, "cleanup", "--name", name, "--yes")
 
 
 def _output(directory: Path, *argv: str) -> str:

@@ -7,7 +7,6 @@ enters this process's environment, and `${NAME}` in it means a name of the same 
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import pwd
@@ -223,6 +222,8 @@ def _report_unknown(layers: tuple[_Layer, ...]) -> None:
     for layer in layers:
         for name in layer.values:
             if name.startswith("NDDT_") and name not in known:
+                import difflib  # noqa: PLC0415  (only for mistakes)
+
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else "inv config lists the known ones"
                 log.warning("%s (%s) is not a setting — %s", name, layer.source(name), hint)

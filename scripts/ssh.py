@@ -23,7 +23,7 @@ from scripts import inside, process
 from scripts.errors import TransportLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 log = logging.getLogger("nddt")
@@ -161,10 +161,16 @@ class Connection:
             detail = "".join(file.read_text(errors="replace") for file in files)
             raise TransportLostError("the sandbox cannot be reached", detail=detail)
 
-    def cancel(self, forwards: Sequence[Forward]) -> None:
-        """Take forwards off a master that stays."""
-        for forward in forwards:
-            process.capture(self.session_argv("-O", "cancel", *forward.arguments, "nddt"))
+    @contextlib.contextmanager
+    def cancelling(self, forwards: Sequence[Forward]) -> Iterator[None]:
+        """Take forwards off a master that stays, while something else is tidied up."""
+        words = (("-O", "cancel", *forward.arguments, "nddt") for forward in forwards)
+        started = [process.spawn(self.session_argv(*one), pipes=True) for one in words]
+        try:
+            yield
+        finally:
+            for one in started:
+                one.communicate()
 
     def close(self) -> None:
         """End the master, if there is one."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from scripts.plan import Plan
     from scripts.providers import Provider, Sandbox
     from scripts.settings import Settings
+    from scripts.ssh import Forward
 
 log = logging.getLogger("nddt")
 
@@ -247,7 +248,7 @@ def _ephemeral_lease(
         except TransportLostError as error:
             _remedy(work, plan, version, error)
             lease = _handed_over(connection, plan, session, lambda: None, master=True)
-        with _let_go(lease):
+        with _let_go(lease, connection):
             yield connection, lease
 
 
@@ -290,12 +291,15 @@ def _handed_over(
 
 
 @contextmanager
-def _let_go(lease: Lease) -> Iterator[None]:
+def _let_go(
+    lease: Lease, connection: Connection, forwards: tuple[Forward, ...] = ()
+) -> Iterator[None]:
+    """Let go of a lease in the end, and of forwards if the connection outlives it."""
     try:
         yield
     finally:
         # A second Ctrl-C must not leave half of it behind; closing has its own time limit.
-        with _handling(signal.SIG_IGN, ENDING):
+        with _handling(signal.SIG_IGN, ENDING), connection.cancelling(forwards):
             lease.close()
 
 
@@ -335,11 +339,8 @@ def run(
             meanwhile()
             return _in_tmux(connection, plan, session)
         lease = _handed_over(connection, plan, session, meanwhile, master=False)
-        try:
-            with _let_go(lease):
-                return _attended(connection, lease, plan, session, stdin)
-        finally:
-            connection.cancel(plan.forwards)
+        with _let_go(lease, connection, plan.forwards):
+            return _attended(connection, lease, plan, session, stdin)
 
 
 def _attended(
