@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,13 +76,28 @@ class Place:
 
     def stop(self) -> None:
         """End its processes, by their ids, and remove its files."""
+        # One after the other: a daemon that lives starts its containerd again, and one that
+        # ends takes it along.
         for name in ("dockerd", "containerd"):
-            for pid in self.processes(name):
-                os.kill(pid, signal.SIGTERM)
-        _eventually(lambda: not self.processes("dockerd") + self.processes("containerd"))
+            self._end(name)
         for mounted in reversed(_mounts(self.directory)):
-            subprocess.run(["umount", mounted], check=True)
-        shutil.rmtree(self.directory)
+            subprocess.run(["umount", "--lazy", mounted], check=False)
+        _eventually(self._is_removed)
+
+    def _end(self, name: str) -> None:
+        def ended() -> bool:
+            # Again and again: one that is just starting does not listen yet.
+            for pid in self.processes(name):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            return not self.processes(name)
+
+        _eventually(ended)
+
+    def _is_removed(self) -> bool:
+        # A shim of containerd's may still be writing its last file.
+        shutil.rmtree(self.directory, ignore_errors=True)
+        return not self.directory.exists()
 
 
 def _command_line(pid: int) -> str:
