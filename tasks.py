@@ -199,7 +199,9 @@ def setup(
     c: Context, provider: str | None = None, yes: bool = False, verbose: bool = False
 ) -> None:
     """Install what is missing here, and build the image."""
-    commands.set_up(commands.Common(provider=provider, yes=yes, verbose=verbose, dry=_dry(c)))
+    commands.build_image(
+        commands.Common(provider=provider, yes=yes, verbose=verbose, dry=_dry(c))
+    )
 
 
 @task

@@ -16,6 +16,7 @@ from scripts import (
     agents,
     console,
     housekeeping,
+    lifecycle,
     naming,
     plan,
     providers,
@@ -24,7 +25,7 @@ from scripts import (
     workflow,
 )
 from scripts.errors import UsageError
-from scripts.workflow import Work
+from scripts.lifecycle import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +58,7 @@ class Common:
         )
         state.tidy(loaded.process_environment)
         provider = providers.get(loaded.provider)
+        loaded = replace(loaded, workspace=loaded.workspace or provider.WORKSPACE)
         return Work(provider=provider, settings=loaded, yes=self.yes)
 
 
@@ -147,8 +149,8 @@ def _make_plan(
     return plan.make(
         work.settings,
         request,
+        provider=work.provider,
         terminal=terminal,
-        user=work.provider.user(work.settings),
         pid=os.getpid(),
         demo_url=demo_url,
         command=command,
@@ -173,7 +175,7 @@ def run(common: Common, asked: Asked) -> int:
     agent = agents.get(work.settings.agent)
     request = _request(asked, agent)
     with ExitStack() as stack:
-        stdin: int | IO[bytes] | None = None
+        stdin: IO[bytes] | None = None
         if asked.prompt_file not in {None, "-"}:
             stdin = stack.enter_context(_open_prompt(str(asked.prompt_file)))
         elif request.headless and not _is_piped():
@@ -236,7 +238,7 @@ def attach(common: Common, *, demo: bool) -> int:
         raise UsageError(
             "attach needs a terminal", 'without one: inv run --persistent --prompt "…"'
         )
-    found = workflow.existing(work, housekeeping.this_name(work))
+    found = lifecycle.existing(work, housekeeping.this_name(work))
     if found.mode == "ephemeral":
         raise UsageError(
             f"the agent in {found.name} belongs to the terminal that started it",
@@ -258,7 +260,7 @@ def shell(common: Common, command: str | None) -> int:
     if common.name or not work.settings.persistent:
         found = work.provider.find(work.settings, name)
         if found is not None:
-            workflow.check_owner(work, found)
+            lifecycle.check_owner(work, found)
             existing = replace(common, name=name, persistent=True).work()
             work = replace(existing, as_it_is=True)
     terminal = console.is_terminal(0) and console.is_terminal(1)
@@ -275,7 +277,7 @@ def build_image(common: Common) -> None:
     """Build the image, and print its name."""
     work = common.work()
     made = _make_plan(work, agents.Request(), command=("true",))
-    print(made.recipe.name(made.version) if common.dry else workflow.build_image(work, made))
+    print(made.image(made.version) if common.dry else lifecycle.build_image(work, made))
 
 
 def create_sandbox(common: Common) -> None:
@@ -283,7 +285,7 @@ def create_sandbox(common: Common) -> None:
     work = replace(common, persistent=True).work()
     made = _make_plan(work, agents.Request(), command=("true",))
     _agree_to_workspace(work)
-    print(made.describe() if common.dry else workflow.create_sandbox(work, made))
+    print(made.describe() if common.dry else lifecycle.create_sandbox(work, made))
 
 
 def list_sandboxes(common: Common, *, all_owners: bool, as_json: bool) -> None:
@@ -335,11 +337,6 @@ def bootstrap_base(common: Common) -> None:
     print(image)
 
 
-def set_up(common: Common) -> None:
-    """Install and start what is missing, build the image, and print its name."""
-    build_image(common)
-
-
 def show_settings() -> None:
     """Print every setting, its value and where it comes from."""
     console.set_up_logging(verbose=False)
@@ -349,4 +346,6 @@ def show_settings() -> None:
         shown = ",".join(value) if isinstance(value, tuple) else str(value)
         if isinstance(value, bool):
             shown = shown.lower()
+        if item["secret"] and value:
+            shown = "***"
         print(f"{item['variable']}={shown}  # {loaded.sources[item['variable']]}")

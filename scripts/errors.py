@@ -16,6 +16,8 @@ class NddtError(Exception):
     """
 
     exit_code = 1
+    is_final = False
+    """Whether trying again is of no use, even where a connection is at stake."""
 
     def __init__(self, message: str, next_step: str = "", *, detail: str = "") -> None:
         super().__init__(message)
@@ -53,10 +55,18 @@ class CannotCreateError(NddtError):
     exit_code = 73
 
 
+class NoImageError(CannotCreateError):
+    """There is no such image yet: it has to be built first."""
+
+
 class TransportLostError(NddtError):
     """The connection to the sandbox broke."""
 
     exit_code = 74
+
+
+class NotReachedError(TransportLostError):
+    """The sandbox was not reached in the first place."""
 
 
 class TryAgainError(NddtError):

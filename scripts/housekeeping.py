@@ -10,12 +10,12 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from scripts import console, naming, state, workflow
+from scripts import console, lifecycle, naming, state
 from scripts.errors import UsageError
 
 if TYPE_CHECKING:
+    from scripts.lifecycle import Work
     from scripts.providers import Sandbox
-    from scripts.workflow import Work
 
 log = logging.getLogger("nddt")
 
@@ -70,18 +70,18 @@ def listing(work: Work, *, all_owners: bool, as_json: bool) -> str:
 
 def start(work: Work, name: str) -> str:
     """Start a sandbox and give its name."""
-    found = workflow.existing(work, name)
+    found = lifecycle.existing(work, name)
     if found.state != "running":
-        work.provider.start(work.settings, found.name)
+        work.provider.start(work.settings, found)
     return found.name
 
 
 def stop(work: Work, name: str) -> str:
     """Stop a sandbox and give its name; it keeps its disk."""
-    found = workflow.existing(work, name)
-    workflow.forget(work, found.name)
+    found = lifecycle.existing(work, name)
+    lifecycle.forget(work, found.name)
     if found.state == "running":
-        work.provider.stop(work.settings, found.name)
+        work.provider.stop(work.settings, found)
     return found.name
 
 
@@ -97,7 +97,7 @@ def chosen(
         older_than_s: Of those, only what is older than this many seconds.
     """
     if name:
-        found: tuple[Sandbox, ...] = (workflow.existing(work, name),)
+        found: tuple[Sandbox, ...] = (lifecycle.existing(work, name),)
     else:
         all_found = work.provider.sandboxes(work.settings)
         found = tuple(one for one in all_found if one.owner == work.settings.owner)
@@ -133,8 +133,8 @@ def clean_up(work: Work, sandboxes: tuple[Sandbox, ...], *, images: bool) -> tup
         console.confirm(f"Remove {names}?", yes=work.yes, otherwise="agree with --yes")
     removed = []
     for one in sandboxes:
-        workflow.forget(work, one.name)
-        work.provider.remove(work.settings, one.name)
+        lifecycle.forget(work, one.name)
+        work.provider.remove(work.settings, one)
         removed.append(one.name)
     if images:
         removed += work.provider.prune_images(work.settings, work.settings.owner, KEPT_IMAGES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from scripts import host, naming
 from scripts.errors import NddtError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from scripts.agents import Agent
     from scripts.settings import Settings
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("nddt")
 
 DOCKERFILE = Path(__file__).parent.parent / "dockerfiles" / "sandbox.Dockerfile"
+AGENT_STAGE = "FROM tools AS agent"
+"""The line of the Dockerfile at which the agent's part begins."""
 DAY_S = 24 * 60 * 60
 TAGS = ("latest", "stable", "next")
 """Names that stand for a version and are looked up."""
@@ -34,7 +37,7 @@ TAGS = ("latest", "stable", "next")
 class Recipe:
     """All that goes into an image, but for the agent's version.
 
-    `tools` is the part that all versions of the agent share; a new version adds one layer.
+    The tools are the part that all versions of the agent share; a new version adds one layer.
     """
 
     dockerfile: str = field(repr=False)
@@ -47,28 +50,46 @@ class Recipe:
     package: str
     program: str
 
-    @property
-    def content(self) -> str:
-        """Hash of all that goes into the tools."""
-        items = sorted(self.arguments.items())
-        return naming.digest([self.dockerfile, *(f"{k}={v}" for k, v in items)], 10)
+    def tag(self, version: str, more: Iterable[str] = ()) -> str:
+        """Tell this image from others.
 
-    @property
-    def tools_name(self) -> str:
-        """Name of the image without an agent."""
-        return naming.image_name("tools", self.arguments["NODE_VERSION"], self.content)
+        Args:
+            version: The agent's; empty means the tools alone.
+            more: What else its content depends on.
+        """
+        items = (f"{name}={value}" for name, value in sorted(self.arguments.items()))
+        content = naming.digest([self.dockerfile, *items, *more], 10)
+        if not version:
+            return naming.image_tag("tools", self.arguments["NODE_VERSION"], content)
+        return naming.image_tag(self.agent, version, content)
 
-    def name(self, version: str) -> str:
-        """Name of the image with this version of the agent."""
-        return naming.image_name(self.agent, version, self.content)
+    def text(self, version: str) -> str:
+        """Give the Dockerfile with its arguments filled in, since not every builder takes any.
 
-    def agent_arguments(self, version: str) -> dict[str, str]:
-        """Build arguments of the agent's layer."""
-        return {
+        Args:
+            version: The agent's; empty means the tools alone.
+        """
+        tools, stage, _ = self.dockerfile.partition(AGENT_STAGE)
+        values = {
+            **self.arguments,
             "AGENT_PACKAGE": self.package,
             "AGENT_VERSION": version,
             "AGENT_PROGRAM": self.program,
         }
+
+        def filled(found: re.Match[str]) -> str:
+            name = found[1]
+            return f"ARG {name}={_quoted(values[name])}" if name in values else found[0]
+
+        if not stage:
+            raise ValueError(f"the Dockerfile lacks {AGENT_STAGE!r}")
+        text = self.dockerfile if version else tools
+        return re.sub(r"^ARG (\w+).*$", filled, text, flags=re.MULTILINE)
+
+
+def _quoted(value: str) -> str:
+    """Quote a value for a Dockerfile, in which $ means a variable."""
+    return '"' + re.sub(r'(["\\$])', r"\\\1", value) + '"'
 
 
 def recipe(settings: Settings, agent: Agent, network: host.Host, user: tuple[int, int]) -> Recipe:

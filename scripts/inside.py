@@ -16,29 +16,37 @@ SERVER = (
     "u=$(umask); umask 077; d=/dev/shm; [ -w $d ] || d=/tmp; d=$d/nddt; mkdir -p $d; cd $d; "
     "export -p >env.$$; mv env.$$ env; "
     "[ -e host ] || { ssh-keygen -q -t ed25519 -N '' -f host.$$ && mv host.$$ host; }; "
-    'printf "%s\\n" "$1" >keys.$$; cd /; umask $u; '
-    "exec /usr/sbin/sshd -i -e -f /dev/null -o HostKey=$d/host -o AuthorizedKeysFile=$d/keys.$$ "
+    'k=$(printf %s "$1" | cksum | tr -d " "); printf "%s\\n" "$1" >keys.$$; mv keys.$$ keys.$k; '
+    # A connection over a network may be dead without its server's knowing.
+    'if [ -n "$2" ]; then p=$(cat served.$k 2>/dev/null); '
+    'case $(cat "/proc/$p/comm" 2>/dev/null) in sshd*) kill $p ;; esac; echo $$ >served.$k; '
+    'set -- -o "ClientAliveInterval=$2"; else set --; fi; cd /; umask $u; '
+    "exec /usr/sbin/sshd -i -e -f /dev/null -o HostKey=$d/host -o AuthorizedKeysFile=$d/keys.$k "
     "-o SetEnv=NDDT_RUN=$d -o UsePAM=no -o StrictModes=no -o PidFile=none -o MaxSessions=200 "
     "-o PermitRootLogin=prohibit-password -o PasswordAuthentication=no "
     "-o KbdInteractiveAuthentication=no -o StreamLocalBindUnlink=yes -o PrintLastLog=no "
-    "-o PrintMotd=no -o X11Forwarding=no -o LogLevel=ERROR -o Subsystem='sftp internal-sftp'"
+    "-o PrintMotd=no -o X11Forwarding=no -o LogLevel=ERROR -o Subsystem='sftp internal-sftp' "
+    '"$@"'
 )
 """Serves one SSH connection on stdin and stdout; `$1` is the client's public key.
 
-It needs no privilege: sshd in inetd mode can always log its own user in (sshd(8), -i).
+`$2` is how many seconds the client may be silent; then only the newest connection with its
+key is served. It needs no privilege: sshd in inetd mode can always log its own user in
+(sshd(8), -i).
 """
 
-SESSION = "agent"
-"""Name of the tmux session in which an interactive agent lives."""
+AGENT = "agent"
+"""Name of the tmux session in which a persistent sandbox's agent lives."""
 
-TMUX_RUNS = f"tmux -L nddt has-session -t ={SESSION} 2>/dev/null"
+AGENT_RUNS = f"tmux -L nddt-{AGENT} has-session 2>/dev/null"
 """Command that succeeds if an interactive agent runs."""
+
+DETACH = "bind -n C-\\\\ detach-client"
 
 TMUX_CONF = (
     "set -g status off",
     # Every key but Ctrl-\ belongs to the agent.
     "set -g prefix None",
-    "bind -n C-\\\\ detach-client",
     "set -g mouse on",
     "set -g history-limit 50000",
     "set -s escape-time 0",
@@ -49,10 +57,30 @@ TMUX_CONF = (
     "set -g set-titles on",
 )
 
+# Takes so many bytes from stdin, and no more, as its program.
+_RELAY = """import os,sys
+n=int(sys.argv[1]);s=b""
+while len(s)<n:
+ d=os.read(0,n-len(s))
+ if not d:sys.exit(1)
+ s+=d
+exec(compile(s,"relay","exec"));main(sys.argv[2])"""
 
-def server(public_key: str) -> tuple[str, ...]:
-    """Give the arguments of `sh` that serve one connection."""
-    return ("-c", SERVER, "nddt-sshd", public_key)
+
+def server(public_key: str, *, silent_s: int | None = None) -> tuple[str, ...]:
+    """Give the arguments of `sh` that serve one connection.
+
+    Args:
+        public_key: The only one that is let in.
+        silent_s: For a connection that may be dead without our knowing: after three times so
+            many seconds of silence it is taken for that.
+    """
+    return ("-c", SERVER, "nddt-sshd", public_key, str(silent_s or ""))
+
+
+def relay(session: str, size: int) -> str:
+    """Give the command that runs relay.py, the first `size` bytes of stdin, for a session."""
+    return "exec " + shlex.join(("python3", "-ESc", _RELAY, str(size), session))
 
 
 def script(
@@ -102,7 +130,7 @@ def script(
     return "\n".join(lines) + "\n"
 
 
-def lease(session: str, size: int) -> str:
+def lease(session: str, size: int | None, *, durable: bool = False) -> str:
     """Give the command that stores a script, says `ready` and stands for the client's life.
 
     At the end of its stdin it ends the session's process group, if that still runs: first
@@ -110,12 +138,16 @@ def lease(session: str, size: int) -> str:
 
     Args:
         session: The session's id.
-        size: Bytes of the script, the first thing on stdin.
+        size: Bytes of the script, the first thing on stdin; None if it is there already.
+        durable: Whether the end of the connection is no reason to end the session: only the
+            client's own end is one, of which its ssh tells a server that lives on.
     """
+    store = f'head -c {size} >"$f.sh" && ' if size is not None else ""
+    spare = "sleep 0.3; kill -s 0 $PPID 2>/dev/null || exit 0; " if durable else ""
     return (
-        f'f="$NDDT_RUN/{session}"; umask 077; head -c {size} >"$f.sh" && echo ready; '
+        f'f="$NDDT_RUN/{session}"; umask 077; {store}echo ready; cat >/dev/null; {spare}'
         # Without its script, a session that starts only now ends at once.
-        'cat >/dev/null; rm -f "$f.sh"; p=$(cat "$f.pid" 2>/dev/null) || exit 0; '
+        'rm -f "$f.sh"; p=$(cat "$f.pid" 2>/dev/null) || exit 0; '
         "kill -s TERM -- -$p 2>/dev/null; "
         "for i in 1 2 3 4 5 6 7 8; do sleep 0.25; kill -s 0 -- -$p 2>/dev/null || break; done; "
         "kill -s KILL -- -$p 2>/dev/null; "
@@ -134,15 +166,23 @@ def store(session: str) -> str:
     return f'umask 077; cat >"$NDDT_RUN/{session}.sh"'
 
 
-def start_in_tmux(session: str) -> str:
-    """Give the command that runs a stored script in tmux, or comes back to one that runs.
+def start_in_tmux(session: str, name: str) -> str:
+    """Give the command that runs a stored script in tmux, or comes back to what runs there.
 
-    It exits as the agent did, with 0 if the terminal only detached.
+    It exits as the program did, with 0 if the terminal only detached.
+
+    Args:
+        session: The session's id; its script is there until it has been started.
+        name: What tmux calls it: `AGENT`, which can be left running, or the session's id.
     """
-    conf = shlex.join(("printf", "%s\\n", *TMUX_CONF))
+    keys = (DETACH,) if name == AGENT else ()
+    conf = shlex.join(("printf", "%s\\n", *TMUX_CONF, *keys))
+    # A server of its own: what it was configured with when it started is all it knows.
+    tmux = f'tmux -u -L nddt-{name} -f "$d/{name}.conf"'
     return (
-        f'd=$NDDT_RUN; f=$d/{session}; e=$d/{SESSION}.exit; {conf} >"$d/tmux.conf"; rm -f "$e"; '
-        f'tmux -u -L nddt -f "$d/tmux.conf" new-session -A -s {SESSION} '
-        '"sh $f.sh; echo \\$? >$e.new; mv $e.new $e"; '
-        f'rm -f "$f.sh"; [ ! -e "$e" ] || exit "$(cat "$e")"; {TMUX_RUNS}'
+        f'd=$NDDT_RUN; f=$d/{session}; e=$d/{name}.exit; {conf} >"$d/{name}.conf"; '
+        f'if [ -e "$f.sh" ]; then rm -f "$e"; {tmux} new-session -A -s {name} '
+        '"echo \\$\\$ >$f.pid; sh $f.sh; echo \\$? >$e.new; mv $e.new $e"; rm -f "$f.sh"; '
+        f"else {tmux} attach-session; fi; "
+        f'[ ! -e "$e" ] || exit "$(cat "$e")"; {tmux} has-session 2>/dev/null'
     )

@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts import agents, commands, plan, process, workflow
+from scripts import agents, commands, lifecycle, plan, process
 from scripts.errors import UnavailableError, UsageError
 from scripts.messages_api import demo_reply
 from scripts.model_endpoint import Endpoint
@@ -112,12 +112,12 @@ def _runs(directory: Path, model: Endpoint, *, yes: bool) -> Iterator[Pair]:
     made = plan.make(
         settings,
         agents.Request(prompt=PROMPT, headless=True),
+        provider=work.provider,
         terminal=False,
-        user=work.provider.user(settings),
         pid=os.getpid(),
         demo_url=model.url,
     )
-    image = workflow.build_image(replace(work, settings=settings), made)
+    image = lifecycle.build_image(replace(work, settings=settings), made)
     variables = [w for k, v in made.variables.items() for w in ("--env", f"{k}={v}")]
     mount = ("--volume", f"{workspace}:/workspace")
     run = (NDDT, "run", "--demo", "--prompt", PROMPT)

@@ -46,9 +46,9 @@ def persistent_name(directory: Path | None) -> str:
     return f"nddt-{slug(directory.name)}-{digest([str(directory)], 8)}"
 
 
-def image_name(agent: str, version: str, content: str) -> str:
-    """Name an image by what goes into it: `nddt:<agent>-<version>-<content hash>`."""
-    return f"nddt:{agent}-{version}-{content}"
+def image_tag(agent: str, version: str, content: str) -> str:
+    """Tell an image from others by what goes into it: `<agent>-<version>-<content hash>`."""
+    return f"{agent}-{version}-{content}"
 
 
 def image_labels(owner: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ import shlex
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from scripts import agents, env_forward, host, image, naming, providers, ssh
 from scripts.errors import CredentialsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from scripts.settings import Settings
 
@@ -24,6 +25,8 @@ class Plan:
 
     sandbox: providers.Specification
     recipe: image.Recipe
+    image: Callable[[str], str] = field(repr=False)
+    """Names the image with a version of the agent; an empty one means the tools alone."""
     version: str
     """The agent's version as it was asked for: a number, or `latest` and the like."""
     argv: tuple[str, ...]
@@ -35,6 +38,8 @@ class Plan:
     after: str
     terminal: bool
     """Whether the session has the user's terminal."""
+    is_agent: bool
+    """Whether it is the agent that runs, and not some command."""
     timeout_s: int
 
     def describe(self) -> str:
@@ -44,7 +49,7 @@ class Plan:
     def _lines(self) -> Iterator[tuple[str, str]]:
         mode = "persistent" if self.sandbox.persistent else "ephemeral"
         yield "sandbox", f"{self.sandbox.name} ({mode})"
-        yield "image", self.recipe.name(self.version)
+        yield "image", self.image(self.version)
         yield "base", self.recipe.base
         shown = self.sandbox.workspace
         yield "workspace", f"{shown} at /workspace, read and write" if shown else "none"
@@ -81,6 +86,8 @@ def specification(
         persistent=persistent,
         workspace=workspace,
         user="root" if user[0] == 0 else "nddt",
+        cpus=settings.cpus,
+        memory_gib=settings.memory_gib,
         labels=naming.labels(
             owner=settings.owner,
             workspace=str(workspace or ""),
@@ -148,8 +155,8 @@ def make(
     settings: Settings,
     request: agents.Request,
     *,
+    provider: providers.Provider,
     terminal: bool,
-    user: tuple[int, int],
     pid: int,
     demo_url: str | None = None,
     command: tuple[str, ...] = (),
@@ -159,8 +166,8 @@ def make(
     Args:
         settings: See there.
         request: What the agent is asked.
+        provider: Where; asked only for what it knows without side effects.
         terminal: Whether the session gets the user's terminal.
-        user: UID and GID inside.
         pid: This process.
         demo_url: Address of the demo endpoint, if that is the model.
         command: Run this in place of the agent; it needs no credential.
@@ -170,7 +177,10 @@ def make(
         ConfigError: A setting makes no sense.
     """
     agent = agents.get(settings.agent)
-    network = host.detect(settings)
+    program = tuple(shlex.split(settings.command)) or (agent.PROGRAM,)
+    network = provider.network(settings, host.detect(settings))
+    user = provider.user(settings)
+    recipe = image.recipe(settings, agent, network, user)
     if command:
         theirs = env_forward.select(settings.env_vars, settings.environment)
         ours = env_forward.select(agent.CONFIGURATION, settings.environment)
@@ -182,15 +192,17 @@ def make(
     urls = {name: variables[name] for name in (agent.BASE_URL, *proxies) if name in variables}
     return Plan(
         sandbox=specification(settings, user, persistent=settings.persistent, pid=pid),
-        recipe=image.recipe(settings, agent, network, user),
+        recipe=recipe,
+        image=partial(provider.image_name, settings, recipe),
         version=getattr(settings, f"{agent.NAME}_version"),
-        argv=command or agent.command(request, settings.command or agent.PROGRAM),
+        argv=command or agent.command(request, program),
         variables=variables,
         secret=frozenset(theirs) | frozenset(network.proxies),
         forwards=loopback_forwards(urls),
         before=":" if command else agent.before(request),
         after=":" if command else agent.after(request),
         terminal=terminal,
+        is_agent=not command,
         timeout_s=settings.timeout_s,
     )
 

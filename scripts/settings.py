@@ -3,6 +3,7 @@
 The only reader of the environment. Order: option, process environment, the project's .env
 (`NDDT_ENV_FILE`), `~/.config/nddt/.env`, default. A .env file is data: nothing of it
 enters this process's environment, and `${NAME}` in it means a name of the same file only.
+A project may be somebody else's, so its .env does not choose the account (`DAYTONA_…`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import os
 import pwd
 import re
+import shlex
 import socket
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("nddt")
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,62}")
+SNAPSHOT = re.compile(r"([\w.:-]+(/[\w.:-]+)*)?", re.ASCII)
 VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,2}")
 AGENT_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+|latest|stable|next")
 
@@ -45,6 +48,26 @@ def _count(value: str) -> int:
     if not re.fullmatch(r"\d{1,9}", value):
         raise ValueError("a whole number, 0 or more")
     return int(value)
+
+
+def _optional_count(value: str) -> int:
+    if value in {"", "0"}:
+        return 0
+    return _count(value)
+
+
+def _url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value):
+        raise ValueError("an address such as https://host/api")
+    return value.rstrip("/")
+
+
+def _command(value: str) -> str:
+    try:
+        shlex.split(value)
+    except ValueError as error:
+        raise ValueError("a program and its arguments, quoted as in a shell") from error
+    return value
 
 
 def _names(value: str) -> tuple[str, ...]:
@@ -72,10 +95,27 @@ def _like(pattern: re.Pattern[str], description: str) -> Callable[[str], str]:
     return parse
 
 
-def _variable(name: str, parse: Callable[[str], Any], default: str, text: str) -> Any:  # noqa: ANN401
-    """Declare a setting: its variable, its reader, its default as written, its explanation."""
+def _variable(
+    name: str,
+    parse: Callable[[str], Any],
+    default: str,
+    text: str,
+    *,
+    own: bool = False,
+    secret: bool = False,
+) -> Any:  # noqa: ANN401  (as dataclasses.field)
+    """Declare a setting.
+
+    Args:
+        name: Its variable.
+        parse: Reads what is written.
+        default: As it would be written.
+        text: Its explanation, a sentence.
+        own: Only the user's own environment and file can set it, not a project's.
+        secret: It is shown to nobody.
+    """
     metadata = {"variable": name, "parse": parse, "default": default, "text": text}
-    return field(metadata=metadata)
+    return field(metadata={**metadata, "own": own, "secret": secret}, repr=not secret)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +123,17 @@ class Settings:
     """All settings of one command, each with the place it comes from."""
 
     provider: str = _variable(
-        "NDDT_PROVIDER", _choice("docker"), "docker", "Where sandboxes run: docker."
+        "NDDT_PROVIDER",
+        _choice("docker", "daytona"),
+        "docker",
+        "Where sandboxes run: docker, or daytona.",
     )
     agent: str = _variable("NDDT_AGENT", _choice("claude"), "claude", "Which agent runs: claude.")
     command: str = _variable(
-        "NDDT_COMMAND", _text, "", "Program to run in the sandbox instead of the agent's own."
+        "NDDT_COMMAND",
+        _command,
+        "",
+        "Program to run in the sandbox instead of the agent's own, with its first arguments.",
     )
     env_vars: tuple[str, ...] = _variable(
         "NDDT_ENV_VARS",
@@ -106,9 +152,10 @@ class Settings:
     )
     workspace: str = _variable(
         "NDDT_WORKSPACE",
-        _choice("mount", "none"),
-        "mount",
-        "How the current directory reaches /workspace: mount, or none.",
+        _choice("", "mount", "none"),
+        "",
+        "How the current directory reaches /workspace: mount, or none; "
+        "empty means mount with Docker, none with Daytona.",
     )
     timeout_s: int = _variable(
         "NDDT_TIMEOUT", _count, "0", "Seconds after which a run is ended; 0 means never."
@@ -118,6 +165,73 @@ class Settings:
         _count,
         "600",
         "Seconds that an unused connection to a persistent sandbox stays open.",
+    )
+    cpus: int = _variable(
+        "NDDT_CPUS",
+        _optional_count,
+        "",
+        "CPUs of a sandbox; empty means no limit with Docker, 2 with Daytona.",
+    )
+    memory_gib: int = _variable(
+        "NDDT_MEMORY",
+        _optional_count,
+        "",
+        "Memory of a sandbox in GiB; empty means no limit with Docker, 4 with Daytona.",
+    )
+    disk_gib: int = _variable(
+        "NDDT_DISK",
+        _optional_count,
+        "",
+        "Disk of a Daytona sandbox in GiB; empty means 8. Docker sets no limit.",
+    )
+    idle_minutes: int = _variable(
+        "NDDT_IDLE_MINUTES",
+        _count,
+        "60",
+        "Minutes after which Daytona stops an unused persistent sandbox; 0 means never.",
+    )
+    delete_after_hours: int = _variable(
+        "NDDT_DELETE_AFTER_HOURS",
+        _count,
+        "168",
+        "Hours after which Daytona deletes a stopped persistent sandbox; 0 means never.",
+    )
+    daytona_snapshot: str = _variable(
+        "NDDT_DAYTONA_SNAPSHOT",
+        _like(SNAPSHOT, "the name of a snapshot"),
+        "",
+        "Ready-made Daytona snapshot to use in place of one that nddt builds.",
+    )
+    daytona_api_key: str = _variable(
+        "DAYTONA_API_KEY",
+        _text,
+        "",
+        "Key of your Daytona account; a project's .env file cannot set this.",
+        own=True,
+        secret=True,
+    )
+    daytona_api_url: str = _variable(
+        "DAYTONA_API_URL",
+        _url,
+        "https://app.daytona.io/api",
+        "Address of Daytona's API; a project's .env file cannot set this.",
+        own=True,
+    )
+    daytona_region: str = _variable(
+        "DAYTONA_REGION",
+        _text,
+        "",
+        "Daytona region, such as us or eu; empty means your organization's default. "
+        "A project's .env file cannot set this.",
+        own=True,
+    )
+    daytona_organization: str = _variable(
+        "DAYTONA_ORGANIZATION_ID",
+        _text,
+        "",
+        "Daytona organization that the key must belong to; empty means any. "
+        "A project's .env file cannot set this.",
+        own=True,
     )
     base_image: str = _variable(
         "NDDT_BASE_IMAGE", _text, "debian:trixie-slim", "Debian image that the sandbox builds on."
@@ -158,7 +272,7 @@ class Settings:
 
 
 def declared() -> tuple[Mapping[str, Any], ...]:
-    """List the settings: `field`, `variable`, `parse`, `default` (as written) and `text`."""
+    """List the settings: `field`, and what `_variable` was told of each."""
     return tuple({"field": f.name, **f.metadata} for f in fields(Settings) if f.metadata)
 
 
@@ -169,6 +283,7 @@ class _Layer:
     title: str
     values: Mapping[str, str] = field(repr=False)
     lines: Mapping[str, int]
+    is_project: bool = False
 
     def source(self, name: str) -> str:
         return f"{self.title}, line {self.lines[name]}" if name in self.lines else self.title
@@ -213,20 +328,34 @@ def _layers(directory: Path, environ: Mapping[str, str]) -> tuple[_Layer, ...]:
     project_file = directory / (chosen or ".env")
     if chosen and not os.path.isfile(project_file):  # noqa: PTH113  (False without permission)
         raise ConfigError(f"NDDT_ENV_FILE names {project_file}, which is no file", "correct it")
-    files = (_Layer(str(path), *read_env_file(path)) for path in (project_file, user_file))
+    files = (
+        _Layer(str(path), *read_env_file(path), is_project=path == project_file)
+        for path in (project_file, user_file)
+    )
     return (*layers, *(layer for layer in files if layer.values))
 
 
-def _report_unknown(layers: tuple[_Layer, ...]) -> None:
-    known = [item["variable"] for item in declared()]
+def _report_unused(layers: tuple[_Layer, ...]) -> None:
+    """Warn of variables that look like settings and have no effect."""
+    known = {item["variable"]: item["own"] for item in declared()}
     for layer in layers:
         for name in layer.values:
+            if layer.is_project and known.get(name):
+                hint = "put it into ~/.config/nddt/.env or the environment"
+                log.warning("%s (%s) is not used — %s", name, layer.source(name), hint)
             if name.startswith("NDDT_") and name not in known:
                 import difflib  # noqa: PLC0415  (only for mistakes)
 
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else "inv config lists the known ones"
                 log.warning("%s (%s) is not a setting — %s", name, layer.source(name), hint)
+
+
+def _able(item: Mapping[str, Any], layers: tuple[_Layer, ...]) -> tuple[_Layer, ...]:
+    """Give the sources that may set a variable."""
+    if item["variable"] == "NDDT_ENV_FILE":  # a file cannot name another in its place
+        return layers[:1]
+    return tuple(one for one in layers if not (item["own"] and one.is_project))
 
 
 def load(
@@ -243,7 +372,7 @@ def load(
         ConfigError: A value is not allowed, or a .env file is not readable.
     """
     layers = _layers(directory, environ)
-    _report_unknown(layers)
+    _report_unused(layers)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for item in declared():
@@ -252,15 +381,14 @@ def load(
         if option is not None and option is not False:
             raw, source = str(option), "option"
         else:
-            # A file cannot name another in its place.
-            able = layers[:1] if name == "NDDT_ENV_FILE" else layers
-            layer = next((one for one in able if one.values.get(name)), None)
+            layer = next((one for one in _able(item, layers) if one.values.get(name)), None)
             raw = layer.values[name] if layer else item["default"]
             source = layer.source(name) if layer else "default"
         try:
             values[item["field"]] = item["parse"](raw.strip())
         except ValueError as error:
-            raise ConfigError(f"{name} is {raw!r} ({source})", f"allowed: {error}") from error
+            shown = "not allowed" if item["secret"] else repr(raw)
+            raise ConfigError(f"{name} is {shown} ({source})", f"allowed: {error}") from error
         sources[name] = source
     merged = {name: value for layer in reversed(layers) for name, value in layer.values.items()}
     return Settings(

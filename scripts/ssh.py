@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from scripts import inside, process
-from scripts.errors import TransportLostError
+from scripts.errors import NotReachedError, TransportLostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -100,7 +100,13 @@ class Connection:
         return self.directory / "errors"
 
     def write(
-        self, pipe: Sequence[str], user: str, environ: Mapping[str, str], *, kept: bool = False
+        self,
+        pipe: Sequence[str],
+        user: str,
+        environ: Mapping[str, str],
+        *,
+        kept: bool = False,
+        silent_s: int | None = None,
     ) -> None:
         """Write the configuration.
 
@@ -109,6 +115,8 @@ class Connection:
             user: The user inside.
             environ: What that command needs beyond our own environment.
             kept: Whether the connection outlives us: then its errors go to a file.
+            silent_s: For a connection over a network: after three times so many seconds of
+                silence it is taken for dead.
         """
         # A file, so that neither ssh's % expansion nor its quoting touches the command.
         file = self.directory / "pipe"
@@ -122,6 +130,7 @@ class Connection:
             "ProxyCommand": f"sh {shlex.quote(str(file))}",
             "ControlPath": f'"{self.control}"',
             "IdentityFile": f'"{self.directory / "key"}"',
+            **({"ServerAliveInterval": str(silent_s)} if silent_s else {}),
         }
         lines = "".join(f"  {name} {value}\n" for name, value in options.items())
         self.config.write_text(f"Host nddt\n{lines}", encoding="utf-8")
@@ -143,6 +152,10 @@ class Connection:
         """Give the command of a session over the master; it never connects by itself."""
         fixed = ("-o", "ControlMaster=no", "-o", "ProxyCommand=false")
         return ("ssh", "-F", str(self.config), *fixed, *words)
+
+    def direct_argv(self, *words: str) -> tuple[str, ...]:
+        """Give the command of a session that is a connection of its own."""
+        return ("ssh", "-F", str(self.config), "-o", "ControlPath=none", *words)
 
     def keep_open(self, keep_s: int) -> None:
         """Start a master that outlives this process and ends after `keep_s` idle seconds.
@@ -184,23 +197,29 @@ class Lease:
     Args:
         connection: Where to.
         session: The session's id.
-        script: See `inside.script`.
+        script: See `inside.script`; None if the session runs already.
         forwards: Ports that the session needs.
         master: Whether this is the connection itself, or a session of a master that stays.
+        durable: Whether the session outlives a broken connection, though not its client.
     """
 
     def __init__(
         self,
         connection: Connection,
         session: str,
-        script: str,
+        script: str | None,
         forwards: Sequence[Forward] = (),
         *,
         master: bool,
+        durable: bool = False,
     ) -> None:
-        self._script = script.encode("utf-8", "surrogateescape")
+        self._script = (script or "").encode("utf-8", "surrogateescape")
         options = [word for forward in forwards for word in forward.arguments]
-        words = (*options, "-T", "nddt", inside.lease(session, len(self._script)))
+        size = None if script is None else len(self._script)
+        words = (*options, "-T", "nddt", inside.lease(session, size, durable=durable))
+        if master:
+            # What a broken connection leaves would keep the new one from listening.
+            connection.control.unlink(missing_ok=True)
         argv = connection.master_argv(*words) if master else connection.session_argv(*words)
         self._process = process.spawn(argv, pipes=True)
         self._errors: deque[str] = deque(maxlen=50)
@@ -236,7 +255,7 @@ class Lease:
             answer = b""
         if answer != b"ready\n":
             self.close()
-            raise TransportLostError("the sandbox was not reached", detail=self.errors)
+            raise NotReachedError("the sandbox was not reached", detail=self.errors)
 
     def close(self) -> None:
         """Let go: the sandbox ends what is left of the session, and a pipe's command ends."""

@@ -50,8 +50,8 @@ class Agent(Protocol):
     def asks_nothing(self, arguments: tuple[str, ...]) -> bool:
         """Tell whether its own arguments already ask for one answer instead of a talk."""
 
-    def command(self, request: Request, program: str) -> tuple[str, ...]:
-        """Give its command line."""
+    def command(self, request: Request, program: tuple[str, ...]) -> tuple[str, ...]:
+        """Give its command line, which begins with its program."""
 
     def variables(self, model_url: str | None) -> Mapping[str, str]:
         """Give the variables it needs in a sandbox.

@@ -59,14 +59,14 @@ def asks_nothing(arguments: tuple[str, ...]) -> bool:
     return not {"-p", "--print", "-v", "--version", "-h", "--help"}.isdisjoint(options)
 
 
-def command(request: Request, program: str) -> tuple[str, ...]:
+def command(request: Request, program: tuple[str, ...]) -> tuple[str, ...]:
     """Give the command line; a prompt comes last, where nothing takes it for an option."""
     options = {
         "--model": request.model,
         "--resume": request.resume,
         "--output-format": request.output_format,
     }
-    words = [program]
+    words = [*program]
     words += ["--print"] if request.headless and not asks_nothing(request.arguments) else []
     words += [word for name, value in options.items() if value for word in (name, value)]
     words += ["--continue"] if request.resume_last else []

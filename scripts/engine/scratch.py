@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import tempfile
-import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts import state
+from scripts import signals, state
 from scripts.engine import privilege
-from scripts.errors import EndedBySignalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,33 +35,12 @@ def private_directory(environ: Mapping[str, str]) -> Iterator[Path]:
         ours = _owner(left) in {0, os.getuid()}
         if ours and pid.isdigit() and not state.is_alive(int(pid)):
             _remove(left, environ)
-    with _signals_raise():
+    with signals.raised():
         path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=PARENT))
         try:
             yield path
         finally:
             _remove(path, environ)
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end us by an exception, as Ctrl-C does, if nobody handles them."""
-
-    def end(signum: int, _frame: object) -> None:
-        raise EndedBySignalError(signum)
-
-    plain = [
-        one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is signal.SIG_DFL
-    ]
-    if threading.current_thread() is not threading.main_thread():
-        plain = []
-    for one in plain:
-        signal.signal(one, end)
-    try:
-        yield
-    finally:
-        for one in plain:
-            signal.signal(one, signal.SIG_DFL)
 
 
 def _owner(path: Path) -> int | None:

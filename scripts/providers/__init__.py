@@ -7,19 +7,21 @@ a shell inside; all else is written once, on top of that pipe.
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
 from scripts import naming
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from scripts.host import Host
     from scripts.image import Recipe
     from scripts.settings import Settings
 
-NAMES = ("docker",)
+NAMES = ("docker", "daytona")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +34,25 @@ class Specification:
     """Directory of this machine that is /workspace; None shares nothing."""
     user: str
     labels: Mapping[str, str]
+    cpus: int = 0
+    """0 means the provider's default."""
+    memory_gib: int = 0
+    """0 means the provider's default."""
 
     def fingerprint(self, image: str) -> str:
         """Hash what a sandbox is made from: another hash, another sandbox."""
-        return naming.digest((image, str(self.workspace), self.user), 16)
+        size = (str(self.cpus), str(self.memory_gib))
+        return naming.digest((image, str(self.workspace), self.user, *size), 16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """What a pipe into a sandbox is made for: one connection."""
+
+    directory: Path
+    """Private directory of this machine, for files that the pipe's command needs."""
+    server: tuple[str, ...]
+    """Arguments of the `sh` in the sandbox."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +73,44 @@ class Sandbox:
     """The process that made it, on its owner's machine."""
     fingerprint: str
     """What it was made from; another one means that it is out of date."""
+    handle: object = field(default=None, repr=False, compare=False)
+    """The provider's own object, of no meaning to others."""
+
+
+def made(want: Specification, image: str) -> Sandbox:
+    """Give the sandbox that has just been made from a specification."""
+    return Sandbox(
+        name=want.name,
+        state="running",
+        mode=want.labels[naming.LABEL],
+        image=image,
+        workspace=want.labels[f"{naming.LABEL}.workspace"],
+        owner=want.labels[f"{naming.LABEL}.owner"],
+        created=int(want.labels[f"{naming.LABEL}.created"]),
+        pid=int(want.labels[f"{naming.LABEL}.pid"]),
+        fingerprint=want.fingerprint(image),
+    )
 
 
 class Provider(Protocol):
     """What a provider's module has."""
 
     NAME: str
+    TITLE: str
+    """Its name in texts for people."""
+    WORKSPACE: str
+    """How it shows the directory unless NDDT_WORKSPACE says otherwise."""
+    IS_REMOTE: bool
+    """Whether sandboxes are on other machines: connections to them may break and be taken anew."""
 
     def user(self, settings: Settings) -> tuple[int, int]:
-        """Give UID and GID that a sandbox must use so that files belong to the caller."""
+        """Give UID and GID of the user inside, to whom files in the workspace belong."""
+
+    def network(self, settings: Settings, found: Host) -> Host:
+        """Give the part of this machine's network configuration that makes sense in sandboxes."""
+
+    def image_name(self, settings: Settings, recipe: Recipe, version: str) -> str:
+        """Name the image with a version of the agent; an empty one means the tools alone."""
 
     def check_mount(self, settings: Settings) -> None:
         """Refuse a workspace that the provider cannot show in a sandbox.
@@ -90,25 +136,48 @@ class Provider(Protocol):
             CannotCreateError: The build failed.
         """
 
-    def look_up(self, settings: Settings, recipe: Recipe, package: str) -> str:
-        """Ask the package's registry, from inside, which version `package@tag` is.
+    def look_up(
+        self, settings: Settings, recipe: Recipe, package: str, build_tools: Callable[[], None]
+    ) -> str:
+        """Ask the package's registry which version `package@tag` is.
+
+        Args:
+            settings: See there.
+            recipe: Of the image with the tools.
+            package: See above.
+            build_tools: Builds that image, if it is needed and missing.
 
         Raises:
             CannotCreateError: There is no such package or tag, or no answer.
         """
 
-    def ephemeral_pipe(
-        self, settings: Settings, want: Specification, image: str, server: Sequence[str]
-    ) -> tuple[str, ...]:
-        """Give the command that is a new sandbox for as long as it runs."""
+    def ephemeral(
+        self, settings: Settings, want: Specification, image: str, link: Link
+    ) -> AbstractContextManager[tuple[str, ...]]:
+        """Give the pipe into a new sandbox, which is gone at the block's end.
 
-    def pipe(self, settings: Settings, name: str, server: Sequence[str]) -> tuple[str, ...]:
+        Raises:
+            NoImageError: The image has to be built first.
+            CannotCreateError: The sandbox cannot be made.
+        """
+
+    def known_pipe(self, settings: Settings, name: str, link: Link) -> tuple[str, ...] | None:
+        """Give a pipe that probably reaches a sandbox, without asking anybody; None for none."""
+
+    def pipe(self, settings: Settings, sandbox: Sandbox, link: Link) -> tuple[str, ...]:
         """Give the command that reaches a running sandbox."""
+
+    def explain(self, errors: str, link: Link) -> None:
+        """Look at what a pipe has printed.
+
+        Raises:
+            NddtError: It tells that trying again is of no use.
+        """
 
     def pipe_environment(self, settings: Settings) -> Mapping[str, str]:
         """Give what these commands need beyond our own environment."""
 
-    def create(self, settings: Settings, want: Specification, image: str) -> None:
+    def create(self, settings: Settings, want: Specification, image: str) -> Sandbox:
         """Make a persistent sandbox, running."""
 
     def find(self, settings: Settings, name: str) -> Sandbox | None:
@@ -121,13 +190,13 @@ class Provider(Protocol):
     def sandboxes(self, settings: Settings) -> tuple[Sandbox, ...]:
         """List everybody's sandboxes, newest first."""
 
-    def start(self, settings: Settings, name: str) -> None:
+    def start(self, settings: Settings, sandbox: Sandbox) -> None:
         """Start a stopped sandbox."""
 
-    def stop(self, settings: Settings, name: str) -> None:
+    def stop(self, settings: Settings, sandbox: Sandbox) -> None:
         """Stop a running sandbox."""
 
-    def remove(self, settings: Settings, name: str) -> None:
+    def remove(self, settings: Settings, sandbox: Sandbox) -> None:
         """Remove a sandbox with all that belongs to it; one that is gone is fine."""
 
     def prune_images(self, settings: Settings, owner: str, keep: int) -> tuple[str, ...]:

@@ -13,24 +13,29 @@ import logging
 import os
 import tempfile
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from scripts import console, naming, process
 from scripts.errors import CannotCreateError, ConfigError, UnavailableError
-from scripts.providers import Sandbox, Specification
+from scripts.providers import Sandbox, Specification, made
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
-    from scripts import image
+    from scripts import host, image
+    from scripts.providers import Link
     from scripts.settings import Settings
 
 log = logging.getLogger("nddt")
 
 NAME = "docker"
+TITLE = "Docker"
+WORKSPACE = "mount"
+IS_REMOTE = False
 ANSWER_S = 120
 """How long the engine may take for one short command."""
 SOCKET = Path("/var/run/docker.sock")
@@ -95,6 +100,16 @@ def user(settings: Settings) -> tuple[int, int]:
     return (os.getuid(), os.getgid())
 
 
+def network(settings: Settings, found: host.Host) -> host.Host:  # noqa: ARG001  (the protocol's)
+    """Give all of it: containers are on this machine's network."""
+    return found
+
+
+def image_name(settings: Settings, recipe: image.Recipe, version: str) -> str:  # noqa: ARG001
+    """Give `nddt:<agent>-<version>-<hash>`."""
+    return f"nddt:{recipe.tag(version)}"
+
+
 def check_mount(settings: Settings) -> None:
     """Refuse to mount a directory of this machine into an engine on another one."""
     address = urlsplit(endpoint(settings))
@@ -131,14 +146,10 @@ def build(settings: Settings, recipe: image.Recipe, version: str, *, yes: bool) 
     labels = naming.image_labels(settings.owner)
     environ = _environment(settings)
     engine.ensure_base(recipe.base, yes=yes, environ=environ, labels=labels)
-    arguments = {**recipe.arguments, **recipe.proxies}
-    if version:
-        arguments |= recipe.agent_arguments(version)
-    words = ["build", "--tag", recipe.name(version) if version else recipe.tools_name]
-    words += ["--target", "agent" if version else "tools", "--file", "-", "--force-rm"]
+    words = ["build", "--tag", image_name(settings, recipe, version), "--file", "-", "--force-rm"]
     words += [word for item in labels.items() for word in ("--label", "=".join(item))]
     # A value stays out of the argument list: a proxy's may hold a password.
-    words += [word for name in arguments for word in ("--build-arg", name)]
+    words += [word for name in recipe.proxies for word in ("--build-arg", name)]
     if any(host in str(recipe.proxies) for host in ("//127.", "//localhost", "//[::1]")):
         words += ["--network", "host"]
     title = f"building {recipe.agent} {version}" if version else "building the sandbox image"
@@ -154,8 +165,8 @@ def build(settings: Settings, recipe: image.Recipe, version: str, *, yes: bool) 
         code = process.stream(
             (program(), *words, nothing),
             on_line,
-            env={"BUILDKIT_PROGRESS": "plain", **environ, **arguments},
-            stdin=recipe.dockerfile.encode(),
+            env={"BUILDKIT_PROGRESS": "plain", **environ, **recipe.proxies},
+            stdin=recipe.text(version).encode(),
         )
     show("")
     if code != 0:
@@ -175,14 +186,18 @@ def _build_error(tail: Sequence[str], version: str) -> CannotCreateError:
     return CannotCreateError("the image could not be built", next_step, detail=detail)
 
 
-def look_up(settings: Settings, recipe: image.Recipe, package: str) -> str:
+def look_up(
+    settings: Settings, recipe: image.Recipe, package: str, build_tools: Callable[[], None]
+) -> str:
     """Ask npm inside the tools image, which knows the mirror and the authorities."""
+    build_tools()
     from scripts.host import CA_BUNDLE  # noqa: PLC0415
 
     variables = {"NODE_EXTRA_CA_CERTS": CA_BUNDLE, **recipe.proxies}
     options = [word for name in variables for word in ("--env", name)]
+    tools = image_name(settings, recipe, "")
     done = process.capture(
-        (program(), "run", "--rm", *options, recipe.tools_name, "npm", "view", package, "version"),
+        (program(), "run", "--rm", *options, tools, "npm", "view", package, "version"),
         env={**_environment(settings), **variables},
         timeout_s=60,
     )
@@ -203,42 +218,51 @@ def _mount(source: Path, target: str) -> str:
     return line.getvalue()
 
 
-def run_arguments(want: Specification, image_name: str) -> tuple[str, ...]:
+def run_arguments(want: Specification, image: str) -> tuple[str, ...]:
     """Give the arguments of `docker run` that ephemeral and persistent sandboxes share."""
     words = ["--pull=never", "--name", want.name, "--hostname", want.name[:63]]
     # What the pipe carries is encrypted; a log of it would only fill the disk.
     words += ["--log-driver=none"]
+    words += [f"--cpus={want.cpus}"] if want.cpus else []
+    words += [f"--memory={want.memory_gib}g"] if want.memory_gib else []
     words += [word for item in want.labels.items() for word in ("--label", "=".join(item))]
     if want.workspace is not None:
         words += ["--mount", _mount(want.workspace, "/workspace")]
-    return (*words, "--label", f"{FINGERPRINT}={want.fingerprint(image_name)}")
+    return (*words, "--label", f"{FINGERPRINT}={want.fingerprint(image)}")
 
 
-def ephemeral_pipe(
+def ephemeral(
     settings: Settings,  # noqa: ARG001  (the protocol's)
     want: Specification,
-    image_name: str,
-    server: Sequence[str],
-) -> tuple[str, ...]:
+    image: str,
+    link: Link,
+) -> AbstractContextManager[tuple[str, ...]]:
     """Give the command whose container is the connection and goes with it."""
-    arguments = run_arguments(want, image_name)
-    served = (*INIT, image_name, "--", "sh", *server)
-    return (program(), "run", "--rm", "-i", *arguments, *served)
+    served = (*INIT, image, "--", "sh", *link.server)
+    return nullcontext((program(), "run", "--rm", "-i", *run_arguments(want, image), *served))
 
 
-def pipe(settings: Settings, name: str, server: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG001
+def known_pipe(settings: Settings, name: str, link: Link) -> None:
+    """Know none: a container of that name may have become somebody else's."""
+
+
+def pipe(settings: Settings, sandbox: Sandbox, link: Link) -> tuple[str, ...]:  # noqa: ARG001
     """Give the command that reaches a running container."""
-    return (program(), "exec", "-i", name, "sh", *server)
+    return (program(), "exec", "-i", sandbox.name, "sh", *link.server)
 
 
-def create(settings: Settings, want: Specification, image_name: str) -> None:
+def explain(errors: str, link: Link) -> None:
+    """Know nothing: the docker command says itself what is wrong."""
+
+
+def create(settings: Settings, want: Specification, image: str) -> Sandbox:
     """Start a container that waits."""
-    arguments = run_arguments(want, image_name)
-    idle = (*INIT, image_name, "--", "sleep", "infinity")
-    done = _command(settings, "run", "--detach", *arguments, *idle)
+    idle = (*INIT, image, "--", "sleep", "infinity")
+    done = _command(settings, "run", "--detach", *run_arguments(want, image), *idle)
     if not done.ok:
         _command(settings, "rm", "--force", want.name)
         raise CannotCreateError(f"{want.name} could not be created: {done.last_line}")
+    return made(want, image)
 
 
 @contextmanager
@@ -315,25 +339,25 @@ def sandboxes(settings: Settings) -> tuple[Sandbox, ...]:
     return tuple(sorted(ours, key=lambda one: -one.created))
 
 
-def start(settings: Settings, name: str) -> None:
+def start(settings: Settings, sandbox: Sandbox) -> None:
     """Start a stopped container."""
     with _client(settings) as client:
-        client.containers.get(name).start()
+        client.containers.get(sandbox.name).start()
 
 
-def stop(settings: Settings, name: str) -> None:
+def stop(settings: Settings, sandbox: Sandbox) -> None:
     """Stop a container; `sleep infinity` has nothing to say goodbye for."""
     with _client(settings) as client:
-        client.containers.get(name).stop(timeout=2)
+        client.containers.get(sandbox.name).stop(timeout=2)
 
 
-def remove(settings: Settings, name: str) -> None:
+def remove(settings: Settings, sandbox: Sandbox) -> None:
     """Remove a container and its anonymous volumes."""
     from docker.errors import APIError, NotFound  # noqa: PLC0415
 
     with _client(settings) as client:
         try:
-            client.containers.get(name).remove(force=True, v=True)
+            client.containers.get(sandbox.name).remove(force=True, v=True)
         except NotFound:
             return
         except APIError as error:

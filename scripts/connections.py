@@ -1,0 +1,221 @@
+"""Connections to sandboxes: kept ones, those that are the sandbox, and broken ones taken anew."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from scripts import inside, lifecycle, process, state
+from scripts.errors import NddtError, TransportLostError
+from scripts.providers import Link
+from scripts.ssh import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from scripts.lifecycle import Work
+    from scripts.plan import Plan
+
+log = logging.getLogger("nddt")
+
+SILENT_S = 15
+"""Seconds after which a silent network connection is asked whether it lives; three times."""
+PAUSES_S = (0.1, 0.3, 1, 2, 5, 10, 20)
+"""Waits between attempts to connect; the last one again and again."""
+
+
+class DeadLineError(TransportLostError):
+    """The sandbox is gone, or the program in it is: connecting again is of no use."""
+
+
+@dataclass(kw_only=True)
+class Line:
+    """The way to a sandbox: a connection, and how to have another one if it breaks."""
+
+    sandbox: str
+    connection: Connection
+    is_kept: bool
+    """Whether the connection outlives us, and is shared; else it goes with the sandbox."""
+    is_durable: bool
+    """Whether a program in the sandbox outlives the connection."""
+    retake: Callable[[str, int], None]
+    """Connects again, given what ssh has printed and how many attempts there were.
+
+    Raises a DeadLineError if there is nothing to come back to.
+    """
+    errors: str = ""
+    """What ssh has printed when the connection broke last."""
+
+    def again(self, patience_s: float) -> Iterator[None]:
+        """Connect again and again, until the caller is content.
+
+        Args:
+            patience_s: How long.
+
+        Raises:
+            DeadLineError: There is nothing to come back to.
+            TransportLostError: It has taken too long.
+        """
+        log.info("the connection to the sandbox broke; connecting again")
+        deadline = time.monotonic() + patience_s
+        attempt, reason = 0, ""
+        while time.monotonic() < deadline:
+            time.sleep(PAUSES_S[min(attempt, len(PAUSES_S) - 1)])
+            try:
+                self.retake(self.errors, attempt)
+            except DeadLineError:
+                raise
+            except NddtError as error:
+                if error.is_final:
+                    raise
+                reason = f": {error.message}"
+            else:
+                yield
+            attempt += 1
+        raise TransportLostError(
+            f"sandbox {self.sandbox} cannot be reached{reason}",
+            "look for it with: inv list",
+            detail=self.errors,
+        )
+
+
+def _link(work: Work, connection: Connection) -> Link:
+    silent_s = SILENT_S if work.provider.IS_REMOTE else None
+    server = inside.server(connection.public_key(), silent_s=silent_s)
+    return Link(directory=connection.directory, server=server)
+
+
+def _write(work: Work, plan: Plan, connection: Connection, pipe: tuple[str, ...]) -> None:
+    connection.write(
+        pipe,
+        plan.sandbox.user,
+        work.provider.pipe_environment(work.settings),
+        kept=plan.sandbox.persistent,
+        silent_s=SILENT_S if work.provider.IS_REMOTE else None,
+    )
+
+
+def _pipe_again(work: Work, plan: Plan, link: Link, errors: str, attempt: int) -> tuple[str, ...]:
+    """Give a new pipe to where a program of ours still runs.
+
+    Raises:
+        DeadLineError: None does.
+    """
+    work.provider.explain(errors, link)
+    known = work.provider.known_pipe(work.settings, plan.sandbox.name, link)
+    if known and attempt == 0:
+        return known
+    found = work.provider.find(work.settings, plan.sandbox.name)
+    if found is None:
+        raise DeadLineError(f"sandbox {plan.sandbox.name} was removed, and the run in it is lost")
+    if found.state != "running":
+        raise DeadLineError(
+            f"sandbox {plan.sandbox.name} was stopped ({found.state}), and the run in it is lost",
+            "a longer NDDT_IDLE_MINUTES keeps an unused one running",
+        )
+    return work.provider.pipe(work.settings, found, link)
+
+
+# -- a kept connection ------------------------------------------------------------------------
+
+
+def kept(work: Work, plan: Plan) -> Line:
+    """Give the open connection to the plan's persistent sandbox.
+
+    If it is open and nothing has changed, that costs no question to the provider.
+    """
+    connection = Connection(state.sandbox_directory(work.environ, plan.sandbox.name))
+    note = connection.directory / "fingerprint"
+    version = lifecycle.agent_version(work, plan)
+    wanted = plan.sandbox.fingerprint(plan.image(version))
+
+    def is_known() -> bool:
+        return note.exists() and (work.as_it_is or note.read_text() == wanted)
+
+    line = Line(
+        sandbox=plan.sandbox.name,
+        connection=connection,
+        is_kept=True,
+        is_durable=work.provider.IS_REMOTE,
+        retake=partial(_reopen, work, plan, connection),
+    )
+    existing = f"Using existing {work.provider.TITLE} sandbox: {plan.sandbox.name}"
+    if is_known() and connection.is_open():
+        log.info(existing)
+        return line
+    with state.lock(connection.directory):
+        if is_known() and connection.is_open():
+            return line
+        if is_known() and _open_known(work, plan, connection, existing):
+            return line
+        found = lifecycle.create_or_start(work, plan, version)
+        connection.directory.mkdir(mode=0o700, exist_ok=True)
+        if not connection.is_open():
+            pipe = work.provider.pipe(work.settings, found, _link(work, connection))
+            _open(work, plan, connection, pipe)
+        note.write_text(found.fingerprint)
+    return line
+
+
+def _open(work: Work, plan: Plan, connection: Connection, pipe: tuple[str, ...]) -> None:
+    _write(work, plan, connection, pipe)
+    connection.keep_open(work.settings.keep_connection_s)
+
+
+def _open_known(work: Work, plan: Plan, connection: Connection, existing: str) -> bool:
+    """Try what has led to the sandbox before."""
+    pipe = work.provider.known_pipe(work.settings, plan.sandbox.name, _link(work, connection))
+    if pipe is None:
+        return False
+    log.info(existing)
+    try:
+        _open(work, plan, connection, pipe)
+    except TransportLostError as error:
+        work.provider.explain(error.detail, _link(work, connection))
+        return False
+    return True
+
+
+def _reopen(work: Work, plan: Plan, connection: Connection, errors: str, attempt: int) -> None:
+    with state.lock(connection.directory):
+        if not connection.is_open():  # else another process was faster
+            link = _link(work, connection)
+            _open(work, plan, connection, _pipe_again(work, plan, link, errors, attempt))
+
+
+# -- a connection that goes with its sandbox --------------------------------------------------
+
+
+@contextmanager
+def ephemeral(work: Work, plan: Plan) -> Iterator[Line]:
+    """Give the way to a new sandbox, which is gone at the block's end.
+
+    Raises:
+        NoImageError: The image has to be built first.
+        CannotCreateError: The sandbox cannot be made.
+    """
+    with state.own_directory(work.environ) as directory:
+        connection = Connection(directory)
+        name = plan.image(lifecycle.agent_version(work, plan))
+        if not process.find("ssh-keygen"):
+            work.provider.prepare(work.settings, yes=work.yes)
+        link = _link(work, connection)
+        with work.provider.ephemeral(work.settings, plan.sandbox, name, link) as pipe:
+            _write(work, plan, connection, pipe)
+            yield Line(
+                sandbox=plan.sandbox.name,
+                connection=connection,
+                is_kept=False,
+                is_durable=work.provider.IS_REMOTE,
+                retake=partial(_rewrite, work, plan, connection, link),
+            )
+
+
+def _rewrite(
+    work: Work, plan: Plan, connection: Connection, link: Link, errors: str, attempt: int
+) -> None:
+    _write(work, plan, connection, _pipe_again(work, plan, link, errors, attempt))

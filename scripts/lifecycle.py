@@ -1,0 +1,163 @@
+"""Images and sandboxes: found, made, started, and never somebody else's."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scripts import console, image, state
+from scripts.errors import CannotCreateError, UnavailableError
+from scripts.ssh import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from scripts.plan import Plan
+    from scripts.providers import Provider, Sandbox
+    from scripts.settings import Settings
+
+log = logging.getLogger("nddt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What every step needs."""
+
+    provider: Provider
+    settings: Settings
+    yes: bool = False
+    """Questions are agreed to beforehand."""
+    as_it_is: bool = False
+    """An existing sandbox is good, whatever it was made from."""
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """Our own environment."""
+        return self.settings.process_environment
+
+
+# -- images ---------------------------------------------------------------------------------
+
+
+def agent_version(work: Work, plan: Plan) -> str:
+    """Give the agent's version; the registry is asked once a day, if at all."""
+
+    def look_up(package: str) -> str:
+        log.info("looking up %s", package)
+        work.provider.prepare(work.settings, yes=work.yes)
+        return work.provider.look_up(
+            work.settings, plan.recipe, package, lambda: build(work, plan, "")
+        )
+
+    if plan.image("1") == plan.image("2"):  # a ready-made image has the version that it has
+        return plan.version
+    memory = state.cache_directory(work.environ) / "versions.json"
+    return image.version(plan.version, plan.recipe.package, memory, look_up)
+
+
+def build(work: Work, plan: Plan, version: str) -> None:
+    """Build an image unless it is there; of several processes one builds."""
+    name = plan.image(version)
+    if work.provider.has_image(work.settings, name):
+        return
+    with state.lock(state.runtime_directory(work.environ) / "l-build"):
+        if not work.provider.has_image(work.settings, name):
+            work.provider.build(work.settings, plan.recipe, version, yes=work.yes)
+
+
+def build_image(work: Work, plan: Plan) -> str:
+    """Build the plan's image, if it is not there, and give its name."""
+    work.provider.prepare(work.settings, yes=work.yes)
+    version = agent_version(work, plan)
+    build(work, plan, version)
+    return plan.image(version)
+
+
+# -- sandboxes ------------------------------------------------------------------------------
+
+
+def check_owner(work: Work, found: Sandbox) -> Sandbox:
+    """Refuse to touch what belongs to somebody else.
+
+    Raises:
+        CannotCreateError: The sandbox is another owner's.
+    """
+    if found.owner != work.settings.owner:
+        raise CannotCreateError(
+            f"the name {found.name} belongs to a sandbox of {found.owner}",
+            "choose another with --name or NDDT_NAME",
+        )
+    return found
+
+
+def existing(work: Work, name: str) -> Sandbox:
+    """Look up one of our sandboxes.
+
+    Raises:
+        UnavailableError: There is none of that name.
+    """
+    found = work.provider.find(work.settings, name)
+    if found is None:
+        make = f"make one: inv {work.provider.NAME}.create-sandbox"
+        raise UnavailableError(f"there is no sandbox {name}", make)
+    return check_owner(work, found)
+
+
+def create_sandbox(work: Work, plan: Plan) -> str:
+    """Make sure that the plan's persistent sandbox runs, and give its name."""
+    with state.lock(state.sandbox_directory(work.environ, plan.sandbox.name)):
+        create_or_start(work, plan, agent_version(work, plan))
+    return plan.sandbox.name
+
+
+def create_or_start(work: Work, plan: Plan, version: str) -> Sandbox:
+    """Make sure that the plan's persistent sandbox runs, and give it."""
+    want, image_wanted = plan.sandbox, plan.image(version)
+    title = work.provider.TITLE
+    work.provider.prepare(work.settings, yes=work.yes)
+    found = work.provider.find(work.settings, want.name)
+    if found is not None and _is_replaced(work, plan, check_owner(work, found), image_wanted):
+        forget(work, want.name)
+        work.provider.remove(work.settings, found)
+        found = None
+    if found is None:
+        log.info("Creating %s sandbox: %s", title, want.name)
+        build(work, plan, version)
+        made = work.provider.create(work.settings, want, image_wanted)
+        log.info("Sandbox is ready!")
+        return made
+    if found.state != "running":
+        log.info("Starting %s sandbox: %s", title, want.name)
+        work.provider.start(work.settings, found)
+    else:
+        log.info("Using existing %s sandbox: %s", title, want.name)
+    return found
+
+
+def _is_replaced(work: Work, plan: Plan, found: Sandbox, image_wanted: str) -> bool:
+    """Ask whether an out-of-date sandbox is to be made anew."""
+    fits = work.as_it_is or found.fingerprint == plan.sandbox.fingerprint(image_wanted)
+    if fits or found.mode != "persistent":
+        return False
+    if found.image != image_wanted:
+        changed = f"its image is {found.image}, now it would be {image_wanted}"
+    elif found.workspace != str(plan.sandbox.workspace or ""):
+        shown = plan.sandbox.workspace or "nothing"
+        changed = f"it shows {found.workspace or 'nothing'}, now it would show {shown}"
+    else:
+        changed = "its size is another one"
+    question = f"sandbox {found.name} is out of date: {changed}. Make it anew? All but the "
+    question += "workspace is lost."
+    if work.yes or console.ask(question):
+        return True
+    log.warning("%s is used as it is: %s — --yes makes it anew", found.name, changed)
+    return False
+
+
+def forget(work: Work, name: str) -> None:
+    """Close the connection to a sandbox and remove its files."""
+    directory = state.sandbox_directory(work.environ, name)
+    Connection(directory).close()
+    shutil.rmtree(directory, ignore_errors=True)
