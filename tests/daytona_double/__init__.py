@@ -7,9 +7,10 @@ loopback. `python -m tests.daytona_double` runs one by hand.
 
 from __future__ import annotations
 
-from tests.daytona_double.double import DaytonaDouble, Row, SandboxView, SnapshotView
+from tests.daytona_double.double import DaytonaDouble
 from tests.daytona_double.faults import FAULTS, Fault, fault
 from tests.daytona_double.log import Request, SshEvent
+from tests.daytona_double.views import Row, SandboxView, SnapshotView
 
 __all__ = [
     "FAULTS",

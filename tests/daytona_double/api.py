@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from tests.daytona_double import bodies
+from tests.daytona_double.door import FAULT
 from tests.daytona_double.errors import ApiError
 
 if TYPE_CHECKING:
+    from tests.daytona_double.builds import BuildLog
     from tests.daytona_double.cloud import Cloud
-    from tests.daytona_double.sandboxes import Sandbox
-    from tests.daytona_double.snapshots import BuildLog
+    from tests.daytona_double.rows import Sandbox
 
 
 class Api:
@@ -126,7 +127,10 @@ class Api:
 
     async def _grant(self, request: web.Request) -> web.Response:
         row = self._sandbox(request)
-        minutes = _integer(request.query.get("expiresInMinutes", "60"), "expiresInMinutes")
+        try:
+            minutes = float(request.query.get("expiresInMinutes", "60"))
+        except ValueError:
+            raise ApiError(400, "expiresInMinutes must be a number") from None
         return web.json_response(self._cloud.token_body(self._cloud.tokens.grant(row.id, minutes)))
 
     async def _revoke(self, request: web.Request) -> web.Response:
@@ -227,5 +231,5 @@ def _integer(text: str, what: str) -> int:
 
 
 def _failure(request: web.Request, kind: str) -> str | None:
-    fault = request["fault"]
+    fault = request.get(FAULT)
     return fault.message if fault and fault.kind == kind else None

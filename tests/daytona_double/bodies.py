@@ -9,8 +9,7 @@ from tests.daytona_double.options import ORGANIZATION
 
 if TYPE_CHECKING:
     from tests.daytona_double.options import Version
-    from tests.daytona_double.sandboxes import Sandbox
-    from tests.daytona_double.snapshots import Snapshot
+    from tests.daytona_double.rows import Sandbox, Snapshot
 
 
 def list_item(row: Sandbox, version: Version, toolbox_url: str) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from tests.daytona_double.access import Token, Tokens
 from tests.daytona_double.errors import iso
 from tests.daytona_double.faults import Faults
 from tests.daytona_double.listing import Index
-from tests.daytona_double.sandboxes import Sandbox, Sandboxes
+from tests.daytona_double.sandboxes import Sandboxes
 from tests.daytona_double.snapshots import Snapshots
 from tests.daytona_double.tasks import Tasks
 
 if TYPE_CHECKING:
     from tests.daytona_double.log import Log
     from tests.daytona_double.options import Options
+    from tests.daytona_double.rows import Sandbox
 
 
 class Cloud:

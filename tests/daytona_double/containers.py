@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.daytona_double import engine
+from tests.daytona_double.builds import background_command
 from tests.daytona_double.options import ORGANIZATION
-from tests.daytona_double.snapshots import background_command
 
 if TYPE_CHECKING:
-    from tests.daytona_double.sandboxes import Sandbox
+    from tests.daytona_double.options import Options
+    from tests.daytona_double.rows import Sandbox
 
 # Where no directory is set, the platform's daemon works in the user's home.
 _IN_HOME = 'cd "${HOME:-/}" && exec "$@"'
 
 
-async def create(row: Sandbox, label: str) -> None:
+async def create(row: Sandbox, options: Options) -> None:
     """Make and start the container, with the image's own user and directory.
 
     Raises:
@@ -26,7 +27,8 @@ async def create(row: Sandbox, label: str) -> None:
     # Only names are arguments: the values would show in the list of processes.
     names = [word for name in env for word in ("--env", name)]
     made = await engine.run(
-        "run", "--detach", "--label", f"{engine.LABEL}={label}",
+        "run", "--detach", "--label", f"{engine.LABEL}={options.label}",
+        "--label", f"{engine.RUN_LABEL}={options.run_id}",
         "--label", f"{engine.LABEL}-sandbox={row.id}", *names,
         "--entrypoint", "sleep", row.image, "infinity",
         env=env,

@@ -6,18 +6,23 @@ import asyncio
 import hmac
 import json
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from tests.daytona_double.errors import ApiError, body
+from tests.daytona_double.faults import Fault
 from tests.daytona_double.log import Request
 
 if TYPE_CHECKING:
+    from aiohttp.typedefs import Middleware
+
     from tests.daytona_double.cloud import Cloud
-    from tests.daytona_double.faults import Fault
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# The fault that a handler may have to bring about itself.
+FAULT = web.RequestKey("fault", Fault)
 
 # Method and start of the path: the scope. Anything else needs none.
 _SCOPES = (
@@ -39,7 +44,7 @@ class Door:
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
 
-    def middleware(self) -> Any:
+    def middleware(self) -> Middleware:
         """Give it in the form that the server takes."""
 
         @web.middleware
@@ -62,7 +67,8 @@ class Door:
     ) -> web.StreamResponse:
         await asyncio.sleep(self._cloud.options.latency_s)
         fault = self._cloud.faults.take(logged.number, logged.line) if logged.number else None
-        request["fault"] = fault
+        if fault:
+            request[FAULT] = fault
         if fault and fault.before and (response := await self._instead(request, fault, logged)):
             return response
         try:
@@ -137,7 +143,7 @@ async def _logged(request: web.Request) -> Request:
 def _name(logged: Request) -> str:
     # The object that a request is about: named in its body, else in its path.
     named = logged.json.get("name") if isinstance(logged.json, dict) else None
-    return named or (logged.path.split("/") + ["", ""])[2]
+    return named or ([*logged.path.split("/"), "", ""])[2]
 
 
 def _error(request: web.Request, error: ApiError) -> web.Response:

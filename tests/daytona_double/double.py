@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from aiohttp import web
 
@@ -15,62 +12,27 @@ from tests.daytona_double import containers, engine
 from tests.daytona_double.api import Api
 from tests.daytona_double.cloud import Cloud
 from tests.daytona_double.door import Door
-from tests.daytona_double.faults import Fault
 from tests.daytona_double.gateway import Gateway
 from tests.daytona_double.log import Log, Request, SshEvent
 from tests.daytona_double.options import Options
-from tests.daytona_double.sandboxes import Sandbox
-from tests.daytona_double.snapshots import Snapshot
+from tests.daytona_double.rows import Snapshot
 from tests.daytona_double.toolbox import Toolbox
+from tests.daytona_double.views import (
+    Row,
+    SandboxView,
+    SnapshotView,
+    sandbox_of,
+    sandbox_view,
+    snapshot_view,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+
+    from tests.daytona_double.faults import Fault
+    from tests.daytona_double.rows import Sandbox
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SandboxView:
-    """A sandbox as it is, not as a list shows it. Intervals are platform minutes."""
-
-    id: str
-    name: str
-    state: str
-    desired_state: str
-    snapshot: str | None
-    labels: Mapping[str, str]
-    env: Mapping[str, str] = field(repr=False)
-    created: datetime
-    auto_stop_minutes: int
-    auto_archive_minutes: int
-    auto_delete_minutes: int
-    error_reason: str | None
-    container: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SnapshotView:
-    """A snapshot as it is. Sizes are processors, GiB and GiB."""
-
-    id: str
-    name: str
-    state: str
-    image: str
-    dockerfile: str | None
-    cpu: int
-    memory: int
-    disk: int
-    error_reason: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A sandbox without a container, for lists. A stuck one can never be deleted."""
-
-    name: str
-    state: str = "stopped"
-    desired_state: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    created: datetime | None = None
-    snapshot: str | None = None
-    is_stuck: bool = False
 
 
 class DaytonaDouble:
@@ -87,7 +49,7 @@ class DaytonaDouble:
         port: int = 0,
         ssh_port: int = 0,
         listener: Callable[[Request], None] | None = None,
-        **options: Any,
+        **options: Any,  # noqa: ANN401  # fields of Options
     ) -> None:
         self.options = Options(api_key=api_key, **options)
         self._log = Log(listener)
@@ -138,9 +100,7 @@ class DaytonaDouble:
         await self._gateway.close()
         await self._cloud.tasks.close()
         await self._runner.cleanup()
-        mine = [row.container for row in self._cloud.sandboxes.rows.values() if row.container]
-        if mine:
-            await engine.run("rm", "--force", "--volumes", *mine)
+        await engine.remove_containers(self.options.run_id)
 
     def forget_images(self) -> None:
         """Remove the images of its snapshots."""
@@ -216,12 +176,14 @@ class DaytonaDouble:
 
     def sandboxes(self) -> dict[str, SandboxView]:
         """Give all sandboxes by name."""
-        return self._call(lambda: {r.name: _view(r) for r in self._cloud.sandboxes.rows.values()})
+        return self._call(
+            lambda: {r.name: sandbox_view(r) for r in self._cloud.sandboxes.rows.values()}
+        )
 
     def snapshots(self) -> dict[str, SnapshotView]:
         """Give all snapshots by name."""
         rows = self._cloud.snapshots.rows
-        return self._call(lambda: {r.name: _snapshot_view(r) for r in rows.values()})
+        return self._call(lambda: {r.name: snapshot_view(r) for r in rows.values()})
 
     def container_of(self, name: str) -> str:
         """Give the engine's id of a sandbox's container."""
@@ -235,11 +197,11 @@ class DaytonaDouble:
 
         def add() -> None:
             for row in rows:
-                self._cloud.sandboxes.add(_sandbox(row))
+                self._cloud.sandboxes.add(sandbox_of(row))
 
         self._call(add)
 
-    def add_snapshot(self, name: str, state: str = "active", **fields: Any) -> str:
+    def add_snapshot(self, name: str, state: str = "active", **fields: Any) -> str:  # noqa: ANN401
         """Add a snapshot as it is; gives its id.
 
         Args:
@@ -281,48 +243,3 @@ class DaytonaDouble:
         self._cloud.sandboxes.publish(row)
         if state == "destroyed":
             self._cloud.sandboxes.forget(row)
-
-
-def _view(row: Sandbox) -> SandboxView:
-    return SandboxView(
-        id=row.id,
-        name=row.name,
-        state=row.state,
-        desired_state=row.desired_state,
-        snapshot=row.snapshot,
-        labels=dict(row.labels),
-        env=dict(row.env),
-        created=row.created_at,
-        auto_stop_minutes=row.auto_stop,
-        auto_archive_minutes=row.auto_archive,
-        auto_delete_minutes=row.auto_delete,
-        error_reason=row.error_reason,
-        container=row.container,
-    )
-
-
-def _snapshot_view(row: Snapshot) -> SnapshotView:
-    return SnapshotView(
-        id=row.id,
-        name=row.name,
-        state=row.state,
-        image=row.image,
-        dockerfile=row.dockerfile,
-        cpu=row.cpu,
-        memory=row.memory,
-        disk=row.disk,
-        error_reason=row.error_reason,
-    )
-
-
-def _sandbox(row: Row) -> Sandbox:
-    steady = {"destroying": "destroyed", "error": "started", "creating": "started"}
-    return Sandbox(
-        name=row.name,
-        state=row.state,
-        desired_state=row.desired_state or steady.get(row.state, row.state),
-        labels=dict(row.labels),
-        snapshot=row.snapshot,
-        created_at=row.created or datetime.now(UTC),
-        is_stuck=row.is_stuck,
-    )

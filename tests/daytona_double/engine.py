@@ -6,11 +6,15 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
 
 LABEL = "daytona-double"
+RUN_LABEL = "daytona-double-run"
+_NOTHING = asyncio.subprocess.DEVNULL
 
 
 class EngineError(Exception):
@@ -34,26 +38,31 @@ def _docker() -> str:
 
 
 async def start(
-    *arguments: str, env: Mapping[str, str] | None = None, **streams: Any
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    stdin: int = _NOTHING,
+    stdout: int = _NOTHING,
+    stderr: int = _NOTHING,
 ) -> asyncio.subprocess.Process:
-    """Start `docker` with these arguments.
+    """Start `docker` with these arguments, in a session of its own.
 
     Args:
         arguments: What follows `docker`.
         env: Variables to add to the program's own environment.
-        streams: stdin, stdout and stderr, as for a subprocess; nothing where not given.
+        stdin: As for a subprocess, and so on.
+        stdout: The same.
+        stderr: The same.
     """
     return await asyncio.create_subprocess_exec(
         _docker(),
         *arguments,
         env={**os.environ, **(env or {})},
         limit=1 << 20,
-        **{
-            "stdin": asyncio.subprocess.DEVNULL,
-            "stdout": asyncio.subprocess.DEVNULL,
-            "stderr": asyncio.subprocess.DEVNULL,
-            **streams,
-        },
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        # Ctrl-C in a terminal is for the double alone, which then tidies up.
+        start_new_session=True,
     )
 
 
@@ -69,15 +78,31 @@ async def run(
     process = await start(
         *arguments,
         env=env,
-        stdin=asyncio.subprocess.DEVNULL if stdin is None else pipe,
+        stdin=_NOTHING if stdin is None else pipe,
         stdout=pipe,
         stderr=pipe,
     )
-    output, errors = await process.communicate(stdin)
+    ending = asyncio.ensure_future(process.communicate(stdin))
+    try:
+        output, errors = await asyncio.shield(ending)
+    except asyncio.CancelledError:
+        # What the engine has begun it finishes; only then is it known what to tidy up.
+        await ending
+        raise
     if process.returncode:
         lines = errors.decode(errors="replace").strip().splitlines() or ["no reason given"]
         raise EngineError(lines[-1])
     return output
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Wait for a process whose output has been read; end it if nobody waits any more."""
+    try:
+        await process.wait()
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
 
 
 async def image_config(image: str) -> ImageConfig:
@@ -111,10 +136,12 @@ async def build(dockerfile: str, tag: str) -> AsyncIterator[bytes]:
         while chunk := await process.stdout.read(65536):
             last = chunk
             yield chunk
+    except (asyncio.CancelledError, GeneratorExit):
+        process.kill()
+        raise
     finally:
-        if process.returncode is None and not process.stdout.at_eof():
-            process.kill()
-    if await process.wait():
+        await end(process)
+    if process.returncode:
         lines = last.decode(errors="replace").strip().splitlines() or ["no reason given"]
         raise EngineError(lines[-1])
 
@@ -125,7 +152,8 @@ async def container_address(container: str) -> str:
     return (await run("inspect", "--format", template, container)).decode().strip()
 
 
-async def containers(label: str) -> list[str]:
-    """Give the ids of all containers of the doubles with this label."""
-    found = await run("ps", "--all", "--quiet", "--filter", f"label={LABEL}={label}")
-    return found.decode().split()
+async def remove_containers(run_id: str) -> None:
+    """Remove all containers that have this value of the run label."""
+    found = await run("ps", "--all", "--quiet", "--filter", f"label={RUN_LABEL}={run_id}")
+    if found:
+        await run("rm", "--force", "--volumes", *found.decode().split())

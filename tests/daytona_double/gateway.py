@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import asyncssh
 
@@ -15,7 +16,11 @@ from tests.daytona_double.sessions import Session
 
 if TYPE_CHECKING:
     from tests.daytona_double.cloud import Cloud
-    from tests.daytona_double.sandboxes import Sandbox
+    from tests.daytona_double.rows import Sandbox
+
+Reader = asyncssh.SSHReader[bytes]
+Writer = asyncssh.SSHWriter[bytes]
+Forward = Callable[[Reader, Writer], Awaitable[None]]
 
 # The platform counts an open channel as activity at once and every 45 s.
 _ACTIVITY_MINUTES = 0.75
@@ -157,7 +162,7 @@ class Connection(asyncssh.SSHServer):
 
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
-    ) -> Any:
+    ) -> Forward | bool:
         """Open a channel to a port in the sandbox."""
         del orig_host, orig_port
         if self.sandbox is None:
@@ -166,7 +171,7 @@ class Connection(asyncssh.SSHServer):
         target = f"{dest_host}:{dest_port}"
         self.cloud.log.note(SshEvent(kind="forward", sandbox=name, detail=target))
 
-        async def forward(reader: Any, writer: Any) -> None:
+        async def forward(reader: Reader, writer: Writer) -> None:
             active = self.cloud.tasks.start(self.keep_active())
             try:
                 await self._forward(dest_host, dest_port, reader, writer)
@@ -176,7 +181,7 @@ class Connection(asyncssh.SSHServer):
 
         return forward
 
-    async def _forward(self, host: str, port: int, reader: Any, writer: Any) -> None:
+    async def _forward(self, host: str, port: int, reader: Reader, writer: Writer) -> None:
         # An address that cannot be reached looks like one that closes at once.
         assert self.sandbox is not None
         assert self.sandbox.container is not None
@@ -188,7 +193,9 @@ class Connection(asyncssh.SSHServer):
             await asyncio.gather(self._copy(reader, outside), self._copy(inside, writer))
             outside.close()
 
-    async def _copy(self, source: Any, sink: Any) -> None:
+    async def _copy(
+        self, source: Reader | asyncio.StreamReader, sink: Writer | asyncio.StreamWriter
+    ) -> None:
         while chunk := await source.read(65536):
             self.passed(len(chunk))
             sink.write(chunk)

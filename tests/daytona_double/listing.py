@@ -15,7 +15,7 @@ from tests.daytona_double.errors import ApiError
 
 if TYPE_CHECKING:
     from tests.daytona_double.options import Options
-    from tests.daytona_double.sandboxes import Sandbox
+    from tests.daytona_double.rows import Sandbox
 
 Query = Mapping[str, Sequence[str]]
 

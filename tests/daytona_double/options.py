@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,6 +31,7 @@ class Options:
         max_memory_gib: The most memory of one sandbox, in GiB.
         max_disk_gib: The largest disk of one sandbox, in GiB.
         max_snapshots: The largest number of snapshots.
+        run_id: The value of the engine label that this double alone has.
     """
 
     api_key: str = field(repr=False)
@@ -48,6 +50,7 @@ class Options:
     max_memory_gib: int = 8
     max_disk_gib: int = 10
     max_snapshots: int = 30
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def cron_s(self) -> float:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tests.daytona_double import containers, engine
 from tests.daytona_double.errors import ApiError
-from tests.daytona_double.snapshots import BuildLog, check_sizes
+from tests.daytona_double.rows import Sandbox
+from tests.daytona_double.snapshots import check_sizes
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
     from tests.daytona_double.listing import Index
     from tests.daytona_double.options import Options
     from tests.daytona_double.snapshots import Snapshots
@@ -24,55 +24,6 @@ _PENDING = {
     "creating", "building_snapshot", "pulling_snapshot", "starting", "stopping", "archiving",
     "restoring", "resizing", "snapshotting",
 }  # fmt: skip
-
-
-@dataclass(kw_only=True)
-class Sandbox:
-    """One row. Intervals are platform minutes; sizes are processors, GiB and GiB.
-
-    Attributes:
-        container: The engine's id of it; None for a row that only a list shows.
-        workdir: The image's directory; empty for the user's home.
-        is_stuck: Whether every attempt to delete it is refused.
-        active_at: When it was last active, on the monotonic clock, in seconds.
-    """
-
-    name: str
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    state: str = "creating"
-    desired_state: str = "started"
-    snapshot: str | None = None
-    image: str = ""
-    entrypoint: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    target: str = "us"
-    user: str = "daytona"
-    cpu: int = 1
-    memory: int = 1
-    disk: int = 3
-    network_block_all: bool = False
-    network_allow_list: str | None = None
-    domain_allow_list: str | None = None
-    is_public: bool = False
-    auto_stop: int = 15
-    auto_archive: int = 10080
-    auto_delete: int = -1
-    error_reason: str | None = None
-    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    updated_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    last_activity_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    active_at: float = field(default_factory=time.monotonic)
-    dockerfile: str | None = None
-    log: BuildLog = field(default_factory=BuildLog, repr=False)
-    container: str | None = None
-    workdir: str = ""
-    is_stuck: bool = False
-
-    @property
-    def is_ephemeral(self) -> bool:
-        """Whether a stop destroys it."""
-        return self.auto_delete == 0
 
 
 class Sandboxes:
@@ -193,7 +144,7 @@ class Sandboxes:
                 await row.log.end()
             row.state = "creating"
             self.publish(row)
-        await containers.create(row, self._options.label)
+        await containers.create(row, self._options)
 
     def start(self, row: Sandbox, failure: str | None = None) -> None:
         """Begin to start a sandbox; a started one stays as it is.
@@ -216,8 +167,8 @@ class Sandboxes:
         work = containers.start if failure is None else _failing(failure)
         self._begin(row, through, "started", work)
 
-    def stop(self, row: Sandbox) -> None:
-        """Begin to stop a sandbox, which destroys an ephemeral one.
+    def stop(self, row: Sandbox) -> asyncio.Task[None]:
+        """Begin to stop a sandbox, which destroys an ephemeral one; gives what to wait for.
 
         Raises:
             ApiError: It is not started.
@@ -226,9 +177,8 @@ class Sandboxes:
         if row.state != "started":
             raise ApiError(400, "Sandbox is not in a stoppable state")
         if row.is_ephemeral:
-            self._destroy(row)
-        else:
-            self._begin(row, "stopping", "stopped", containers.stop)
+            return self._destroy(row)
+        return self._begin(row, "stopping", "stopped", containers.stop)
 
     def archive(self, row: Sandbox) -> None:
         """Begin to archive a stopped sandbox.
@@ -252,9 +202,9 @@ class Sandboxes:
         self._refuse_pending(row)
         self._destroy(row)
 
-    def _destroy(self, row: Sandbox) -> None:
+    def _destroy(self, row: Sandbox) -> asyncio.Task[None]:
         row.name = f"DESTROYED_{row.name}_{int(time.time() * 1000)}"
-        self._begin(row, "destroying", "destroyed", containers.remove)
+        return self._begin(row, "destroying", "destroyed", containers.remove)
 
     def _refuse_pending(self, row: Sandbox) -> None:
         if row.is_stuck or row.state in _PENDING or row.desired_state == "destroyed":
@@ -268,10 +218,10 @@ class Sandboxes:
         row.error_reason = None
         self.touch(row)
         self.publish(row)
-        return self._tasks.start(self._carry_out(row, through, to, work))
+        return self._tasks.start(self._carry_out(row, to, work))
 
     async def _carry_out(
-        self, row: Sandbox, through: str, to: str, work: Callable[[Sandbox], Awaitable[None]]
+        self, row: Sandbox, to: str, work: Callable[[Sandbox], Awaitable[None]]
     ) -> None:
         await asyncio.sleep(self._options.transition_s)
         if row.desired_state != to:
@@ -315,13 +265,8 @@ class Sandboxes:
 
     async def stop_all(self) -> None:
         """Stop every sandbox as inactivity does, and wait until that is done."""
-        for row in list(self.rows.values()):
-            if row.state == "started" and row.container:
-                self.stop(row)
-        while any(
-            r.state in {"stopping", "destroying"} and r.container for r in self.rows.values()
-        ):
-            await asyncio.sleep(0.02)
+        started = [r for r in self.rows.values() if r.state == "started" and r.container]
+        await asyncio.gather(*(self.stop(row) for row in started))
 
 
 async def _nothing(_row: Sandbox) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncssh
 
@@ -14,7 +14,7 @@ from tests.daytona_double.terminal import Terminal
 
 if TYPE_CHECKING:
     from tests.daytona_double.gateway import Connection
-    from tests.daytona_double.sandboxes import Sandbox
+    from tests.daytona_double.rows import Sandbox
 
 _PIPE = asyncio.subprocess.PIPE
 _CHUNK = 256 * 1024
@@ -45,7 +45,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self,
         term_type: str | None,
         term_size: tuple[int, int, int, int],
-        term_modes: Any,
+        term_modes: object,
     ) -> bool:
         """Agree; there will be a terminal only if no command follows."""
         del term_modes
@@ -156,9 +156,11 @@ class Session(asyncssh.SSHServerSession[bytes]):
     async def _run_terminal(self) -> int:
         assert self._terminal is not None
         await self._terminal.start(self._note("pty"))
-        while chunk := await self._terminal.read():
-            await self._send(chunk, None)
-        await self._terminal.end()
+        try:
+            while chunk := await self._terminal.read():
+                await self._send(chunk, None)
+        finally:
+            await self._terminal.end()
         return 0  # whatever the shell ended with
 
     async def _run_pipes(self) -> int:
@@ -172,11 +174,17 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self._early.clear()
         if self._has_eof:
             process.stdin.close()
-        await asyncio.gather(
-            self._pump(process.stdout, None),
-            self._pump(process.stderr, asyncssh.EXTENDED_DATA_STDERR),
-        )
-        return await process.wait()
+        try:
+            await asyncio.gather(
+                self._pump(process.stdout, None),
+                self._pump(process.stderr, asyncssh.EXTENDED_DATA_STDERR),
+            )
+        except asyncio.CancelledError:
+            process.kill()
+            raise
+        finally:
+            await engine.end(process)
+        return process.returncode or 0
 
     async def _pump(self, source: asyncio.StreamReader | None, datatype: int | None) -> None:
         assert source is not None

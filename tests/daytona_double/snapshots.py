@@ -3,104 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import re
-import shlex
-import uuid
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tests.daytona_double import engine
+from tests.daytona_double.builds import SLEEP, BuildLog, entrypoint_of, image_tag
 from tests.daytona_double.errors import ApiError
+from tests.daytona_double.rows import Snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.daytona_double.options import Options
     from tests.daytona_double.tasks import Tasks
 
 _NAME = re.compile(r"[a-zA-Z0-9_.\-:]+(/[a-zA-Z0-9_.\-:]+)*")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_ENTRYPOINT = re.compile(r"^\s*ENTRYPOINT\s+(.+?)\s*$", re.IGNORECASE | re.MULTILINE)
-_SLEEP = ("sleep", "infinity")
-
-
-class BuildLog:
-    """What a builder printed, for readers that follow it while it grows."""
-
-    def __init__(self) -> None:
-        self._chunks: list[bytes] = []
-        self._is_whole = False
-        self._grown = asyncio.Condition()
-
-    async def add(self, chunk: bytes) -> None:
-        """Add what was printed."""
-        async with self._grown:
-            self._chunks.append(chunk)
-            self._grown.notify_all()
-
-    async def end(self) -> None:
-        """Say that nothing more comes."""
-        async with self._grown:
-            self._is_whole = True
-            self._grown.notify_all()
-
-    async def follow(self, *, to_the_end: bool) -> AsyncIterator[bytes]:
-        """Give the chunks, and wait for those to come if it shall go to the end."""
-        place = 0
-        while True:
-            async with self._grown:
-                while place == len(self._chunks):
-                    if self._is_whole or not to_the_end:
-                        return
-                    await self._grown.wait()
-                chunk = self._chunks[place]
-            place += 1
-            yield chunk
-
-
-@dataclass(kw_only=True)
-class Snapshot:
-    """One row. Sizes are per sandbox: processors, GiB of memory, GiB of disk."""
-
-    name: str
-    image: str = ""
-    state: str = "pending"
-    cpu: int = 1
-    memory: int = 1
-    disk: int = 3
-    region: str = "us"
-    is_general: bool = False
-    entrypoint: tuple[str, ...] = _SLEEP
-    dockerfile: str | None = None
-    error_reason: str | None = None
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    updated_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    last_used_at: datetime | None = None
-    log: BuildLog = field(default_factory=BuildLog, repr=False)
-
-    def become(self, state: str) -> None:
-        """Change the state, and note when."""
-        self.state = state
-        self.updated_at = datetime.now(UTC)
-
-
-def image_tag(dockerfile: str) -> str:
-    """Name the image of a Dockerfile by its text, so that each text is built once a machine."""
-    return f"daytona-double:{hashlib.sha256(dockerfile.encode()).hexdigest()[:16]}"
-
-
-def entrypoint_of(dockerfile: str) -> tuple[str, ...]:
-    """Read the last ENTRYPOINT line; the platform knows no other, and no CMD."""
-    lines = _ENTRYPOINT.findall(dockerfile)
-    if not lines:
-        return _SLEEP
-    try:
-        return tuple(json.loads(lines[-1]))
-    except json.JSONDecodeError:
-        return ("/bin/sh", "-c", lines[-1])
 
 
 def _whole_number(body: Mapping[str, Any], key: str, default: int) -> int:
@@ -180,7 +99,7 @@ class Snapshots:
             row.image = image_tag(info["dockerfileContent"])
         else:
             row.image = self._pulled_image(body)
-            row.entrypoint = tuple(body.get("entrypoint") or _SLEEP)
+            row.entrypoint = tuple(body.get("entrypoint") or SLEEP)
         self.rows[row.id] = row
         self._tasks.start(self._make(row, failure))
         return row
@@ -294,8 +213,3 @@ def check_sizes(options: Options, cpu: int, memory: int, disk: int) -> None:
         if size > limit:
             most = f"exceeds maximum allowed per sandbox ({limit}{unit})."
             raise ApiError(400, f"{what} request {size}{unit} {most}")
-
-
-def background_command(entrypoint: tuple[str, ...]) -> str | None:
-    """Give the shell command of a sandbox's background session; None if it has nothing to do."""
-    return None if entrypoint == _SLEEP else shlex.join(entrypoint)

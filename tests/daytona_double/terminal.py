@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from tests.daytona_double import containers, engine
 
 if TYPE_CHECKING:
-    from tests.daytona_double.sandboxes import Sandbox
+    from tests.daytona_double.rows import Sandbox
 
 # It says its process id first, so that a hang-up can find it.
 _SHELL = (
@@ -30,31 +30,36 @@ class Terminal:
 
     def __init__(self, kind: str, width: int, height: int) -> None:
         self._kind = kind
-        self._outer, self._inner = pty.openpty()
-        tty.setraw(self._inner)
+        self._size = (height, width)
+        self._outer: int | None = None
         self._container: str | None = None
         self._shell_id = ""
+        self._typed_early = bytearray()
         self._process: asyncio.subprocess.Process | None = None
         self._reader = asyncio.StreamReader()
         self._transport: asyncio.ReadTransport | None = None
-        self.resize(width, height)
 
     async def start(self, sandbox: Sandbox) -> None:
         """Start the shell in a sandbox."""
         self._container = sandbox.container
+        self._outer, inner = pty.openpty()
+        tty.setraw(inner)
+        self.resize(self._size[1], self._size[0])
         options = ("--tty", "--env", f"TERM={self._kind}")
         self._process = await engine.start(
             *containers.exec_arguments(sandbox, "/bin/sh", "-c", _SHELL, options=options),
-            stdin=self._inner, stdout=self._inner, stderr=self._inner, start_new_session=True,
-        )  # fmt: skip
-        os.close(self._inner)
-        loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.connect_read_pipe(
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+        )
+        os.close(inner)
+        self._transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(self._reader),
             os.fdopen(os.dup(self._outer), "rb", buffering=0),
         )
         with contextlib.suppress(OSError):
             self._shell_id = (await self._reader.readline()).decode().strip()
+        self.write(b"")
 
     async def read(self) -> bytes:
         """Give what the shell printed; empty at its end."""
@@ -64,15 +69,18 @@ class Terminal:
             return b""  # how a pseudo-terminal says that its other end is closed
 
     def write(self, data: bytes) -> None:
-        """Type."""
-        with contextlib.suppress(OSError):
-            os.write(self._outer, data)
+        """Type; the shell says its id before anything that is typed shows."""
+        self._typed_early += data
+        if self._outer is not None and self._shell_id:
+            with contextlib.suppress(OSError):
+                os.write(self._outer, self._typed_early)
+            self._typed_early.clear()
 
     def resize(self, width: int, height: int) -> None:
         """Change the size, in columns and rows."""
-        size = struct.pack("HHHH", height, width, 0, 0)
-        with contextlib.suppress(OSError):
-            fcntl.ioctl(self._outer, termios.TIOCSWINSZ, size)
+        self._size = (height, width)
+        if self._outer is not None:
+            fcntl.ioctl(self._outer, termios.TIOCSWINSZ, struct.pack("HHHH", *self._size, 0, 0))
         if self._process and self._process.returncode is None:
             self._process.send_signal(signal.SIGWINCH)
 
@@ -85,8 +93,12 @@ class Terminal:
 
     async def end(self) -> None:
         """Let go of everything once the shell has ended."""
-        if self._process:
-            await self._process.wait()
         if self._transport:
             self._transport.close()
-        os.close(self._outer)
+        if self._outer is not None:
+            os.close(self._outer)
+            self._outer = None
+        if self._process:
+            if self._process.returncode is None:
+                self._process.terminate()
+            await engine.end(self._process)

@@ -14,7 +14,7 @@ from tests.daytona_double.errors import ApiError, body
 
 if TYPE_CHECKING:
     from tests.daytona_double.cloud import Cloud
-    from tests.daytona_double.sandboxes import Sandbox
+    from tests.daytona_double.rows import Sandbox
 
 # A shell reads the command from its standard input, as the platform's daemon does it: a program
 # that reads its own standard input eats the rest of the script.
