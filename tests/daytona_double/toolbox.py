@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # A shell reads the command from its standard input, as the platform's daemon does it: a program
 # that reads its own standard input eats the rest of the script.
 _SHELL = "exec 2>&1; for s in zsh bash; do command -v $s >/dev/null && exec $s; done; exec sh"
-_WRITE = 'mkdir -p -- "$(dirname -- "$1")" && cat >"$1"'
+_WRITE = 'exec 2>&1; mkdir -p -- "$(dirname -- "$1")" && cat >"$1"'
 _STAT = 'stat --printf "%F\\n%s\\n%y\\n%A\\n%a\\n%U\\n%G" -- "$1"'
 _NOT_RUNNING = (
     "bad request: failed to resolve container IP after 3 attempts: "
@@ -85,9 +85,7 @@ class Toolbox:
                 continue
             path = paths.get(index) or part.filename or ""  # type: ignore[union-attr]
             content = bytes(await part.read())  # type: ignore[union-attr]
-            code, output = await _exec(
-                sandbox, "/bin/sh", "-c", _WRITE + " 2>&1", "sh", path, stdin=content
-            )
+            code, output = await _exec(sandbox, "/bin/sh", "-c", _WRITE, "sh", path, stdin=content)
             if code:
                 errors.append(f"{path}: {output.decode(errors='replace').strip()}")
             else:
