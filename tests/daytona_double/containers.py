@@ -22,7 +22,7 @@ async def create(row: Sandbox, options: Options) -> None:
     Raises:
         EngineError: The engine refused.
     """
-    row.workdir = (await engine.image_config(row.image)).workdir
+    row.workdir = await engine.image_workdir(row.image)
     env = {**row.env, **_own_variables(row)}
     # Only names are arguments: the values would show in the list of processes.
     names = [word for name in env for word in ("--env", name)]
@@ -57,7 +57,7 @@ async def start(row: Sandbox) -> None:
 async def stop(row: Sandbox) -> None:
     """Stop the container at once."""
     if row.container:
-        await engine.run("stop", "--time", "0", row.container)
+        await engine.run("stop", "-t", "0", row.container)
 
 
 async def remove(row: Sandbox) -> None:

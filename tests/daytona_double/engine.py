@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,14 +17,6 @@ _NOTHING = asyncio.subprocess.DEVNULL
 
 class EngineError(Exception):
     """The engine refused; the text is the last line of what it said."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageConfig:
-    """What an image says about the processes in it."""
-
-    user: str
-    workdir: str
 
 
 def _docker() -> str:
@@ -105,14 +95,14 @@ async def end(process: asyncio.subprocess.Process) -> None:
         raise
 
 
-async def image_config(image: str) -> ImageConfig:
-    """Look up an image on this machine.
+async def image_workdir(image: str) -> str:
+    """Give the directory that an image on this machine sets; empty if it sets none.
 
     Raises:
-        EngineError: There is no such image.
+        EngineError: There is no such image here.
     """
-    config = json.loads(await run("image", "inspect", "--format", "{{json .Config}}", image))
-    return ImageConfig(user=config.get("User", ""), workdir=config.get("WorkingDir", ""))
+    found = await run("image", "inspect", "--format", "{{.Config.WorkingDir}}", image)
+    return found.decode().strip()
 
 
 async def build(dockerfile: str, tag: str) -> AsyncIterator[bytes]:

@@ -234,6 +234,10 @@ class Sandboxes:
             row.error_reason = str(error)
         else:
             row.state = to
+        if row.id not in self.rows:
+            # It was taken away behind everyone's back, before it had a container.
+            await containers.remove(row)
+            return
         self.touch(row)
         self.publish(row)
         if row.state == "destroyed":

@@ -148,7 +148,7 @@ class Snapshots:
                 raise engine.EngineError(failure.strip().splitlines()[-1])  # noqa: TRY301
             if row.dockerfile:
                 await self.build(row.dockerfile, row.log)
-            await engine.image_config(row.image)
+            await engine.image_workdir(row.image)  # fails where there is no such image
             row.become("active")
         except engine.EngineError as error:
             row.error_reason = str(error)
@@ -165,7 +165,7 @@ class Snapshots:
         tag = image_tag(dockerfile)
         self.images.add(tag)
         try:
-            await engine.image_config(tag)
+            await engine.image_workdir(tag)
             await log.add(f"Using the image of an earlier build of {tag}\n".encode())
         except engine.EngineError:
             async for chunk in engine.build(dockerfile, tag):

@@ -146,6 +146,7 @@ def _file_info(path: str, fields: list[str]) -> dict[str, Any]:
         "isDir": kind == "directory",
         "size": int(size),
         "modTime": changed,
+        "modifiedAt": changed,  # required by SDK 0.190
         "mode": mode,
         "permissions": permissions.rjust(4, "0"),
         "owner": owner,
