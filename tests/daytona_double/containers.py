@@ -1,0 +1,91 @@
+"""One sandbox's container: made, started, stopped, removed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.daytona_double import engine
+from tests.daytona_double.builds import background_command
+from tests.daytona_double.options import ORGANIZATION
+
+if TYPE_CHECKING:
+    from tests.daytona_double.options import Options
+    from tests.daytona_double.rows import Sandbox
+
+# Where no directory is set, the platform's daemon works in the user's home.
+_IN_HOME = 'cd "${HOME:-/}" && exec "$@"'
+
+
+async def create(row: Sandbox, options: Options) -> None:
+    """Make and start the container, with the image's own user and directory.
+
+    Raises:
+        EngineError: The engine refused.
+    """
+    row.workdir = (await engine.image_config(row.image)).workdir
+    env = {**row.env, **_own_variables(row)}
+    # Only names are arguments: the values would show in the list of processes.
+    names = [word for name in env for word in ("--env", name)]
+    made = await engine.run(
+        "run", "--detach", "--label", f"{engine.LABEL}={options.label}",
+        "--label", f"{engine.RUN_LABEL}={options.run_id}",
+        "--label", f"{engine.LABEL}-sandbox={row.id}", *names,
+        "--entrypoint", "sleep", row.image, "infinity",
+        env=env,
+    )  # fmt: skip
+    row.container = made.decode().strip()
+    await _run_entrypoint(row)
+
+
+def _own_variables(row: Sandbox) -> dict[str, str]:
+    return {
+        "DAYTONA_SANDBOX_ID": row.id,
+        "DAYTONA_SANDBOX_SNAPSHOT": row.snapshot or row.image,
+        "DAYTONA_SANDBOX_USER": row.user,
+        "DAYTONA_ORGANIZATION_ID": ORGANIZATION,
+        "DAYTONA_REGION_ID": row.target,
+    }
+
+
+async def start(row: Sandbox) -> None:
+    """Start the container again; its disk is as it was, its processes are gone."""
+    if row.container:
+        await engine.run("start", row.container)
+        await _run_entrypoint(row)
+
+
+async def stop(row: Sandbox) -> None:
+    """Stop the container at once."""
+    if row.container:
+        await engine.run("stop", "--time", "0", row.container)
+
+
+async def remove(row: Sandbox) -> None:
+    """Remove the container."""
+    if row.container:
+        await engine.run("rm", "--force", "--volumes", row.container)
+
+
+async def _run_entrypoint(row: Sandbox) -> None:
+    command = background_command(row.entrypoint)
+    if command and row.container:
+        options = ("--detach",)
+        await engine.run(*exec_arguments(row, "/bin/sh", "-c", command, options=options))
+
+
+def exec_arguments(
+    row: Sandbox, *command: str, options: tuple[str, ...] = (), cwd: str | None = None
+) -> tuple[str, ...]:
+    """Give the engine's arguments to run a command as the platform's daemon does.
+
+    Args:
+        row: The sandbox.
+        command: What to run.
+        options: Further options of `docker exec`.
+        cwd: Where it runs; None for the image's directory, or else the user's home.
+    """
+    assert row.container is not None
+    where = ("--workdir", cwd) if cwd else ()
+    if not cwd and not row.workdir:
+        command = ("/bin/sh", "-c", _IN_HOME, "sh", *command)
+    return ("exec", "--interactive", *options, *where, row.container, *command)
