@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-import threading
 import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts import console
-from scripts.errors import CannotCreateError, ConfigError, UnavailableError
+from scripts.errors import CannotCreateError, UnavailableError
 from scripts.providers.daytona.api import Refusal
 
 if TYPE_CHECKING:
@@ -148,3 +147,73 @@ def _built(
     except Refusal as error:
         return _reconciled(api, name, error)
     return ""
+
+
+def _reconciled(api: Api, name: str, error: Refusal) -> str:
+    """Find out what has become of a build that we lost sight of; give the reason if it failed."""
+    deadline = time.monotonic() + (BUILD_S if error.is_unsure or error.status == 409 else 10)
+    while time.monotonic() < deadline:
+        found = find(api, name)
+        if found is None and not error.is_unsure:
+            raise error
+        state = state_of(found) if found is not None else "missing"
+        if state == "active":
+            return ""
+        if state in FAILED:
+            reason = _reason(found)
+            remove(api, found)
+            return reason
+        if state not in PENDING:
+            raise error
+        time.sleep(POLL_S)
+    raise error
+
+
+def _next_step(text: str) -> str:
+    if "ETARGET" in text or "No matching version" in text or "E404" in text:
+        return "check NDDT_NODE_VERSION and NDDT_CLAUDE_VERSION"
+    return "the lines above say why"
+
+
+def remove(api: Api, snapshot: Any) -> None:  # noqa: ANN401
+    """Remove a snapshot, and wait until its name is free again."""
+    try:
+        api.call("remove a snapshot", api.client.snapshot.delete, snapshot)
+    except Refusal as error:
+        if error.status != 404:
+            raise
+    deadline = time.monotonic() + REMOVAL_S
+    while find(api, snapshot.name) is not None and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+
+
+def prune(api: Api, used: set[str], keep: int) -> tuple[str, ...]:
+    """Remove our old snapshots but the newest `keep`, and name those.
+
+    Args:
+        api: See there.
+        used: Names of those that sandboxes are made from; they stay.
+        keep: How many stay besides.
+    """
+    found, page = [], 1
+    while True:
+        answer = api.call("list snapshots", api.client.snapshot.list, page=page, limit=100)
+        found += [one for one in answer.items if OURS.fullmatch(one.name)]
+        if page >= answer.total_pages:
+            break
+        page += 1
+    found.sort(key=lambda one: str(one.created_at), reverse=True)
+    removed = []
+    for one in found[keep:]:
+        if one.name not in used and not _is_recent(one):
+            remove(api, one)
+            removed.append(one.name)
+    return tuple(removed)
+
+
+def _is_recent(snapshot: Any) -> bool:  # noqa: ANN401
+    at = snapshot.last_used_at
+    if not at:
+        return False
+    at = at if isinstance(at, datetime) else datetime.fromisoformat(str(at))
+    return datetime.now(UTC) - (at if at.tzinfo else at.replace(tzinfo=UTC)) < RECENT
