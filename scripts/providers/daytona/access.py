@@ -109,7 +109,7 @@ def known_hosts(environ: Mapping[str, str]) -> Path:
     return path
 
 
-def explain(errors: str, environ: Mapping[str, str]) -> None:
+def explain(errors: str) -> None:
     """Look at what ssh has printed.
 
     Raises:
@@ -119,7 +119,7 @@ def explain(errors: str, environ: Mapping[str, str]) -> None:
     if "HOST IDENTIFICATION HAS CHANGED" in errors or "Host key verification failed" in errors:
         problem = TransportLostError(
             "the SSH gateway has another key than before: somebody may be listening",
-            f"if Daytona has changed it, remove {known_hosts(environ)}",
+            "if Daytona has changed it, remove ~/.local/state/nddt/known_hosts",
         )
     elif "sshd: not found" in errors or "sshd: No such file" in errors:
         problem = TransportLostError(
