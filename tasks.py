@@ -29,7 +29,7 @@ _HELP = {
     "name": "Name of the sandbox; default: made up from the directory (NDDT_NAME).",
     "older-than": "Only what is older than this, such as 90s, 30m, 12h, 7d.",
     "persistent": "Keep one sandbox per directory and reuse it (NDDT_PERSISTENT).",
-    "provider": "Where sandboxes run: docker (NDDT_PROVIDER).",
+    "provider": "Where sandboxes run: docker or daytona (NDDT_PROVIDER).",
     "timeout": "End the run after this many seconds; default 0, never (NDDT_TIMEOUT).",
     "verbose": "Show what is done, on stderr.",
     "yes": "Answer all questions with yes.",
@@ -186,6 +186,12 @@ def _life_cycle(provider: str | None) -> dict[str, NddtTask]:
     return {str(one.name): one for one in made}
 
 
+@task(help=_help("name", "verbose"))
+def archive(c: Context, name: str | None = None, verbose: bool = False) -> None:
+    """Move this directory's sandbox to where it costs nothing."""
+    commands.archive(commands.Common(provider="daytona", name=name, verbose=verbose, dry=_dry(c)))
+
+
 @task(help=_help("yes", "verbose"))
 def bootstrap_base(c: Context, yes: bool = False, verbose: bool = False) -> None:
     """Make the base image from a mirror, without a registry."""
@@ -233,6 +239,7 @@ def _namespace() -> Collection:
     for name in ("attach", "shell", "list", "stop", "cleanup"):
         root.add_task(_life_cycle(None)[name])
     root.add_collection(Collection("docker", *_life_cycle("docker").values(), bootstrap_base))
+    root.add_collection(Collection("daytona", *_life_cycle("daytona").values(), archive))
     return root
 
 

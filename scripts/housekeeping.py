@@ -85,6 +85,16 @@ def stop(work: Work, name: str) -> str:
     return found.name
 
 
+def archive(work: Work, name: str) -> str:
+    """Archive a sandbox of Daytona's and give its name."""
+    from scripts.providers import daytona  # noqa: PLC0415  (no other provider can)
+
+    found = lifecycle.existing(work, name)
+    lifecycle.forget(work, found.name)
+    daytona.archive(work.settings, found)
+    return found.name
+
+
 def chosen(
     work: Work, *, everything: bool, name: str | None, older_than_s: int
 ) -> tuple[Sandbox, ...]:

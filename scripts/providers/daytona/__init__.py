@@ -133,9 +133,7 @@ def look_up(
             return done.stdout.split()[-1].strip("'")
     build_tools()
     now = int(time.time())
-    labels = naming.labels(
-        owner=settings.owner, workspace="", mode="ephemeral", created=now, pid=0
-    )
+    labels = naming.labels(owner=settings.owner, workspace="", mode="ephemeral", created=now, pid=0)
     want = Specification(
         name=f"nddt-lookup-{now}-{time.monotonic_ns() % 100000}",
         persistent=False,
@@ -384,7 +382,7 @@ def stop(settings: Settings, sandbox: Sandbox) -> None:
     """Stop a sandbox; it keeps its disk."""
     api = _api(settings)
     with api.explained("write:sandboxes"):
-        found = sandbox.handle or _get(api, sandbox.name)
+        found: Any = sandbox.handle
         api.call("stop a sandbox", found.stop, timeout=0, within_s=REMOVE_S)
 
 

@@ -42,7 +42,7 @@ SELF_HOSTED_SDK = "0.190.0"
 """The SDK that understands servers of the open-source release."""
 PAUSES_S = (0.2, 0.5, 1, 2, 4)
 """Waits between attempts; the last one again and again."""
-_QUOTA = re.compile(r"limit exceeded|exceeds maximum|quota exceeded|No available runners", re.I)
+_QUOTA = re.compile(r"limit exceeded|exceeds maximum|quota exceeded|No available runners", re.IGNORECASE)
 
 
 class Api:
@@ -214,8 +214,8 @@ class Refusal(Exception):  # noqa: N818  (most are no error of ours)
 
 def _line(text: str) -> str:
     """Cut a message to what fits into a line: it may be a whole HTML page, or a traceback."""
-    if re.search(r"<(!doctype|html|head|body)\b", text, re.I):
-        title = re.search(r"<title>(.*?)</title>", text, re.I | re.S)
+    if re.search(r"<(!doctype|html|head|body)\b", text, re.IGNORECASE):
+        title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
         text = f"a page{f' titled {title[1].strip()!r}' if title else ''} in place of an answer"
     with contextlib.suppress(ValueError, TypeError, KeyError):
         text = str(json.loads(text)["message"])
@@ -280,8 +280,7 @@ def _no_answer(error: Refusal, settings: Settings) -> NddtError:
         return ConfigError(
             f"the server at {url} is of another version than the SDK {_sdk_version()}: its "
             f"{missing[1]} has no {missing[2]}",
-            f"for a self-hosted server run: {_python()} -m pip install "
-            f"daytona=={SELF_HOSTED_SDK}",
+            f"for a self-hosted server run: {_python()} -m pip install daytona=={SELF_HOSTED_SDK}",
         )
     return UnavailableError(
         f"{url} answered what is not Daytona's API: {error.text[:120]}",

@@ -123,7 +123,11 @@ def build(api: Api, name: str, dockerfile: str, size: tuple[int, int, int]) -> N
 
 
 def _built(
-    api: Api, name: str, file: Path, size: tuple[int, int, int], on_logs: Any  # noqa: ANN401
+    api: Api,
+    name: str,
+    file: Path,
+    size: tuple[int, int, int],
+    on_logs: Any,  # noqa: ANN401
 ) -> str:
     """Build, and give the reason if that failed."""
     from daytona import CreateSnapshotParams, Image, Resources  # noqa: PLC0415
