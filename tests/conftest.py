@@ -129,9 +129,7 @@ class Memory:
     def remove(self, settings: settings.Settings, sandbox: Sandbox) -> None:  # noqa: ARG002
         """Forget one, known by the provider's own object if it has one."""
         self.found = [
-            one
-            for one in self.found
-            if (one.handle, one.name) != (sandbox.handle, sandbox.name)
+            one for one in self.found if (one.handle, one.name) != (sandbox.handle, sandbox.name)
         ]
 
     def prune_images(  # noqa: D102

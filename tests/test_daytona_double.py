@@ -377,7 +377,9 @@ def test_what_a_snapshot_is_refused(client: Daytona, double: DaytonaDouble) -> N
     wait_for(lambda: double.snapshots()["old"].state == "active")
 
 
-def test_object_storage_is_not_there(client: Daytona, double: DaytonaDouble, tmp_path: Path) -> None:
+def test_object_storage_is_not_there(
+    client: Daytona, double: DaytonaDouble, tmp_path: Path
+) -> None:
     """A Dockerfile that copies needs it; the request is in the log."""
     (tmp_path / "file").write_text("x", encoding="utf-8")
     text = "FROM debian:trixie-slim\nCOPY file /file\n"
@@ -596,9 +598,7 @@ def test_what_fails_in_the_platform_itself(client: Daytona, double: DaytonaDoubl
     client.get("kept").start()
 
 
-def test_a_create_that_blocks_tells_of_its_failure(
-    client: Daytona, double: DaytonaDouble
-) -> None:
+def test_a_create_that_blocks_tells_of_its_failure(client: Daytona, double: DaytonaDouble) -> None:
     """As a refusal that leaves a sandbox behind."""
     double.options.create_blocks = True
     try:

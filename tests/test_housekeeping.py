@@ -253,7 +253,10 @@ def test_chosen_where_nothing_is_shared(
     memory.found = list(sandboxes.values())
 
     found = housekeeping.chosen(
-        replace(work, settings=project.load_for_provider()), everything=False, name=None, older_than_s=0
+        replace(work, settings=project.load_for_provider()),
+        everything=False,
+        name=None,
+        older_than_s=0,
     )
 
     assert [one.name for one in found] == ["shares-nothing"]

@@ -291,9 +291,7 @@ def test_project_cannot_set_the_users_own(
 
 @pytest.mark.parametrize("where", ["environment", "user"])
 @pytest.mark.parametrize("variable", OWN)
-def test_project_cannot_replace_the_users_own(
-    project: Project, variable: str, where: str
-) -> None:
+def test_project_cannot_replace_the_users_own(project: Project, variable: str, where: str) -> None:
     """Nor spoil it with a value that is not allowed."""
     project.write(f"{variable}=nonsense://hostile.example\n")
     if where == "environment":
