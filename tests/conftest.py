@@ -132,7 +132,7 @@ class Memory:
             one for one in self.found if (one.handle, one.name) != (sandbox.handle, sandbox.name)
         ]
 
-    def prune_images(  # noqa: D102
+    def prune_images(
         self,
         settings: settings.Settings,  # noqa: ARG002
         owner: str,

@@ -152,10 +152,7 @@ def test_text_has_all_arguments(project: Project) -> None:
     """And differs from the Dockerfile in nothing else."""
     made = recipe(project, replace(NETWORK, ca_certs="PEM", npm_registry="https://npm.example"))
     lines = zip(made.text("1.0.0").splitlines(), made.dockerfile.splitlines(), strict=True)
-    changed = [new for new, old in lines if new != old]
-
-    assert len(changed) == len(re.findall(r"^ARG", made.dockerfile, re.MULTILINE))
-    assert all(line.startswith("ARG ") for line in changed)
+    assert all(new == old for new, old in lines if not old.startswith("ARG "))
     assert arguments(made.text("1.0.0")) == {
         **made.arguments,
         "AGENT_PACKAGE": PACKAGE,

@@ -625,7 +625,7 @@ class Screen:
             "TERM": "xterm",
             "TMUX_TMPDIR": str(sandbox.run.parent),
             "LC_ALL": "C.UTF-8",
-            "SHELL": "/bin/sh",
+            "SHELL": shutil.which("bash") or "/bin/sh",  # as in the image
         }
         self.process = subprocess.Popen(
             ["sh", "-c", command],

@@ -42,7 +42,9 @@ SELF_HOSTED_SDK = "0.190.0"
 """The SDK that understands servers of the open-source release."""
 PAUSES_S = (0.2, 0.5, 1, 2, 4)
 """Waits between attempts; the last one again and again."""
-_QUOTA = re.compile(r"limit exceeded|exceeds maximum|quota exceeded|No available runners", re.IGNORECASE)
+_QUOTA = re.compile(
+    r"limit exceeded|exceeds maximum|quota exceeded|No available runners", re.IGNORECASE
+)
 
 
 class Api:
