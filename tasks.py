@@ -222,6 +222,17 @@ def test(c: Context, only: str | None = None, yes: bool = False) -> int:
     return development.test(only=only, yes=yes)
 
 
+@task(
+    help={
+        "latency": "Milliseconds before each answer; default 0.",
+        "minute": "Seconds that a minute of the platform's lasts; default 60.",
+    }
+)
+def daytona_double(c: Context, latency: str = "0", minute: str = "60") -> int:
+    """Run a double of Daytona, and print what to export."""
+    return development.daytona_double(latency=latency, minute=minute)
+
+
 @task
 def lint(c: Context) -> int:
     """Check style, types, import rules and the tasks."""
@@ -235,7 +246,10 @@ def bench(c: Context, runs: str = "10", json: bool = False, yes: bool = False) -
 
 
 def _namespace() -> Collection:
-    root = Collection(run, setup, config, test, lint, bench)
+    root = Collection(run, setup, config, lint, bench)
+    tests = Collection("test", daytona_double)
+    tests.add_task(test, name="all", default=True)
+    root.add_collection(tests)
     for name in ("attach", "shell", "list", "stop", "cleanup"):
         root.add_task(_life_cycle(None)[name])
     root.add_collection(Collection("docker", *_life_cycle("docker").values(), bootstrap_base))
