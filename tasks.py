@@ -205,9 +205,7 @@ def setup(
     c: Context, provider: str | None = None, yes: bool = False, verbose: bool = False
 ) -> None:
     """Install what is missing here, and build the image."""
-    commands.build_image(
-        commands.Common(provider=provider, yes=yes, verbose=verbose, dry=_dry(c))
-    )
+    commands.build_image(commands.Common(provider=provider, yes=yes, verbose=verbose, dry=_dry(c)))
 
 
 @task

@@ -247,22 +247,17 @@ def explain(error: Refusal, settings: Settings, scope: str) -> NddtError:
         )
     if error.status == 403:
         return _forbidden(error, settings, scope)
-    if error.status in {400, 402, 422} or error.status == 409:
+    if error.status in {400, 402, 409, 422, 429}:
         return _refused(error)
-    if error.status == 429:
-        return TryAgainError(
-            "Daytona gets too many requests of your organization", "try again in a minute"
-        )
     if error.status == 404 and "Cannot " in error.text:
         return ConfigError(
             f"{settings.daytona_api_url} is not Daytona's API: {error.text}",
             "correct DAYTONA_API_URL; it ends in /api",
         )
+    known = "try again; Daytona's status page tells whether it is known"
     return UnavailableError(
         f"Daytona could not {error.doing}: {error.status} {error.text}",
-        "try again; its status page tells whether it is known"
-        if error.status >= 500
-        else "see --verbose",
+        known if error.status >= 500 else "see --verbose",
     )
 
 
@@ -328,6 +323,10 @@ def _region(error: Refusal) -> ConfigError:
 
 
 def _refused(error: Refusal) -> NddtError:
+    if error.status == 429:
+        return TryAgainError(
+            "Daytona gets too many requests of your organization", "try again in a minute"
+        )
     if _QUOTA.search(error.text):
         return TryAgainError(
             f"Daytona has no room: {error.text}",
