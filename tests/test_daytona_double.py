@@ -360,7 +360,7 @@ def test_what_a_snapshot_is_refused(client: Daytona, double: DaytonaDouble) -> N
         ({"image": "debian"}, "Image name must include a tag"),
         ({"resources": Resources(cpu=8)}, "CPU request 8 exceeds maximum allowed per sandbox (4)"),
     ):
-        known = {"name": "new", "image": "debian:trixie-slim"}
+        known: dict[str, Any] = {"name": "new", "image": "debian:trixie-slim"}
         with refused(DaytonaBadRequestError, text):
             client.snapshot.create(CreateSnapshotParams(**{**known, **wish}))
     with refused(DaytonaNotFoundError, "Region not found"):
