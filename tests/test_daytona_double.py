@@ -31,6 +31,7 @@ from daytona.common.errors import (
     DaytonaServiceUnavailableError,
     DaytonaTimeoutError,
 )
+from daytona_api_client import SandboxState
 
 from tests.daytona_double import FAULTS, DaytonaDouble, Fault, Row, fault
 
@@ -275,7 +276,9 @@ def test_a_long_list_comes_in_pages(client: Daytona, double: DaytonaDouble) -> N
     one = client.list(ListSandboxesQuery(labels={"owner": "owner-1", "all": "yes"}, limit=200))
     assert sum(1 for _ in one) == 83
     assert len(list(client.list(ListSandboxesQuery(name="row-24")))) == 11
-    assert all(b.name == "Row-7" for b in client.list(ListSandboxesQuery(states=["destroying"])))
+    assert all(
+        b.name == "Row-7" for b in client.list(ListSandboxesQuery(states=[SandboxState.DESTROYING]))
+    )
     with refused(DaytonaConflictError, "Sandbox state change in progress"):
         client.get("Row-8").delete()
 
