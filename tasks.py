@@ -29,7 +29,7 @@ _HELP = {
     "name": "Name of the sandbox; default: made up from the directory (NDDT_NAME).",
     "older-than": "Only what is older than this, such as 90s, 30m, 12h, 7d.",
     "persistent": "Keep one sandbox per directory and reuse it (NDDT_PERSISTENT).",
-    "provider": "Where sandboxes run: docker (NDDT_PROVIDER).",
+    "provider": "Where sandboxes run: docker or daytona (NDDT_PROVIDER).",
     "timeout": "End the run after this many seconds; default 0, never (NDDT_TIMEOUT).",
     "verbose": "Show what is done, on stderr.",
     "yes": "Answer all questions with yes.",
@@ -186,6 +186,12 @@ def _life_cycle(provider: str | None) -> dict[str, NddtTask]:
     return {str(one.name): one for one in made}
 
 
+@task(help=_help("name", "verbose"))
+def archive(c: Context, name: str | None = None, verbose: bool = False) -> None:
+    """Move this directory's sandbox to where it costs nothing."""
+    commands.archive(commands.Common(provider="daytona", name=name, verbose=verbose, dry=_dry(c)))
+
+
 @task(help=_help("yes", "verbose"))
 def bootstrap_base(c: Context, yes: bool = False, verbose: bool = False) -> None:
     """Make the base image from a mirror, without a registry."""
@@ -199,9 +205,7 @@ def setup(
     c: Context, provider: str | None = None, yes: bool = False, verbose: bool = False
 ) -> None:
     """Install what is missing here, and build the image."""
-    commands.build_image(
-        commands.Common(provider=provider, yes=yes, verbose=verbose, dry=_dry(c))
-    )
+    commands.build_image(commands.Common(provider=provider, yes=yes, verbose=verbose, dry=_dry(c)))
 
 
 @task
@@ -214,6 +218,17 @@ def config(c: Context) -> None:
 def test(c: Context, only: str | None = None, yes: bool = False) -> int:
     """Run all checks and tests; they need a Docker engine."""
     return development.test(only=only, yes=yes)
+
+
+@task(
+    help={
+        "latency": "Milliseconds before each answer; default 0.",
+        "minute": "Seconds that a minute of the platform's lasts; default 60.",
+    }
+)
+def daytona_double(c: Context, latency: str = "0", minute: str = "60") -> int:
+    """Run a double of Daytona, and print what to export."""
+    return development.daytona_double(latency=latency, minute=minute)
 
 
 @task
@@ -229,10 +244,14 @@ def bench(c: Context, runs: str = "10", json: bool = False, yes: bool = False) -
 
 
 def _namespace() -> Collection:
-    root = Collection(run, setup, config, test, lint, bench)
+    root = Collection(run, setup, config, lint, bench)
+    tests = Collection("test", daytona_double)
+    tests.add_task(test, name="all", default=True)
+    root.add_collection(tests)
     for name in ("attach", "shell", "list", "stop", "cleanup"):
         root.add_task(_life_cycle(None)[name])
     root.add_collection(Collection("docker", *_life_cycle("docker").values(), bootstrap_base))
+    root.add_collection(Collection("daytona", *_life_cycle("daytona").values(), archive))
     return root
 
 

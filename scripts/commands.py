@@ -309,6 +309,11 @@ def stop(common: Common) -> None:
     _with_one(common, housekeeping.stop)
 
 
+def archive(common: Common) -> None:
+    """Archive a sandbox of Daytona's, and print its name."""
+    _with_one(common, housekeeping.archive)
+
+
 def clean_up(common: Common, *, everything: bool, older_than: str | None, images: bool) -> None:
     """Remove sandboxes, and print the name of each."""
     limit_s = housekeeping.seconds(older_than) if older_than else 0

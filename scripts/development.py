@@ -15,7 +15,7 @@ log = logging.getLogger("nddt")
 
 ROOT = Path(__file__).parent.parent
 NEEDED_BY_TESTS = ("debootstrap", "git", "jq", "tmux")
-_TOOLS = ("ruff", "mypy", "pytest", "pytest_timeout", "hypothesis")
+_TOOLS = ("ruff", "mypy", "pytest", "pytest_timeout", "hypothesis", "asyncssh", "aiohttp")
 
 
 def _install_tools() -> None:
@@ -41,6 +41,17 @@ def _python(*words: str) -> int:
     """Run a Python module in the repository, with our terminal."""
     code = process.wait(process.spawn((sys.executable, "-m", *words), cwd=ROOT))
     return 1 if code is None else code
+
+
+def daytona_double(*, latency: str, minute: str) -> int:
+    """Run a double of Daytona's platform until Ctrl-C.
+
+    Args:
+        latency: Milliseconds before each answer.
+        minute: Seconds that a minute of the platform's lasts.
+    """
+    _install_tools()
+    return _python("tests.daytona_double", "--latency", latency, "--minute", minute)
 
 
 def lint() -> int:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from scripts import console, lifecycle, naming, state
-from scripts.errors import UsageError
+from scripts.errors import NddtError, TryAgainError, UsageError
 
 if TYPE_CHECKING:
     from scripts.lifecycle import Work
@@ -21,6 +21,8 @@ log = logging.getLogger("nddt")
 
 KEPT_IMAGES = 3
 """How many of an owner's newest images stay: the tools, the agent, and one to go back to."""
+PARALLEL = 8
+"""How many sandboxes are removed at a time."""
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -85,6 +87,16 @@ def stop(work: Work, name: str) -> str:
     return found.name
 
 
+def archive(work: Work, name: str) -> str:
+    """Archive a sandbox of Daytona's and give its name."""
+    from scripts.providers import daytona  # noqa: PLC0415  (no other provider can)
+
+    found = lifecycle.existing(work, name)
+    lifecycle.forget(work, found.name)
+    daytona.archive(work.settings, found)
+    return found.name
+
+
 def chosen(
     work: Work, *, everything: bool, name: str | None, older_than_s: int
 ) -> tuple[Sandbox, ...]:
@@ -131,14 +143,48 @@ def clean_up(work: Work, sandboxes: tuple[Sandbox, ...], *, images: bool) -> tup
     if sandboxes:
         names = ", ".join(f"{one.name} ({one.state})" for one in sandboxes)
         console.confirm(f"Remove {names}?", yes=work.yes, otherwise="agree with --yes")
-    removed = []
-    for one in sandboxes:
-        lifecycle.forget(work, one.name)
-        work.provider.remove(work.settings, one)
-        removed.append(one.name)
+    removed, failed = _removed(work, sandboxes)
     if images:
         removed += work.provider.prune_images(work.settings, work.settings.owner, KEPT_IMAGES)
+    if failed:
+        raise TryAgainError(
+            f"{len(failed)} of {len(sandboxes)} could not be removed",
+            "try again later",
+            detail="\n".join(failed),
+        )
     return tuple(removed)
+
+
+def _removed(work: Work, sandboxes: tuple[Sandbox, ...]) -> tuple[list[str], list[str]]:
+    """Remove sandboxes, several at a time.
+
+    Returns:
+        The names of what has been removed, and a line for each that has not.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  (only for this)
+
+    show = console.progress("removing") if len(sandboxes) > 1 else lambda _: None
+    removed, failed = [], []
+
+    def remove(one: Sandbox) -> str:
+        try:
+            lifecycle.forget(work, one.name)
+            work.provider.remove(work.settings, one)
+        except NddtError as error:
+            return error.message
+        return ""
+
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        for one, problem in zip(sandboxes, pool.map(remove, sandboxes), strict=True):
+            if problem:
+                failed.append(f"{one.name}: {problem}")
+                continue
+            removed.append(one.name)
+            if console.is_terminal(2):
+                show(f"{len(removed)} of {len(sandboxes)}")
+    if console.is_terminal(2):
+        show("")
+    return removed, failed
 
 
 def this_name(work: Work) -> str:

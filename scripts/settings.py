@@ -329,7 +329,7 @@ def _layers(directory: Path, environ: Mapping[str, str]) -> tuple[_Layer, ...]:
     if chosen and not os.path.isfile(project_file):  # noqa: PTH113  (False without permission)
         raise ConfigError(f"NDDT_ENV_FILE names {project_file}, which is no file", "correct it")
     files = (
-        _Layer(str(path), *read_env_file(path), is_project=path == project_file)
+        _Layer(str(path), *read_env_file(path), is_project=path != user_file)
         for path in (project_file, user_file)
     )
     return (*layers, *(layer for layer in files if layer.values))

@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,11 @@ from hypothesis import settings as hypothesis_settings
 from scripts import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+
+    from scripts.host import Host
+    from scripts.image import Recipe
+    from scripts.providers import Link, Sandbox, Specification
 
 # A shell starts what runs in its background with SIGINT ignored, and no program that a test
 # starts and interrupts could undo that.
@@ -29,6 +33,115 @@ hypothesis_settings.register_profile("ci", deadline=None, derandomize=True, data
 hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
+@dataclass(kw_only=True)
+class Memory:
+    """A provider whose sandboxes are entries of a list."""
+
+    NAME: str = "memory"
+    TITLE: str = "Memory"
+    WORKSPACE: str = "mount"
+    IS_REMOTE: bool = False
+    found: list[Sandbox] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+
+    def user(self, settings: settings.Settings) -> tuple[int, int]:  # noqa: ARG002
+        """Give an ordinary one."""
+        return (1000, 1000)
+
+    def network(self, settings: settings.Settings, found: Host) -> Host:  # noqa: ARG002
+        """Give all of it."""
+        return found
+
+    def image_name(self, settings: settings.Settings, recipe: Recipe, version: str) -> str:  # noqa: ARG002
+        """Say what the image is of."""
+        return f"memory:{recipe.tag(version)}"
+
+    def check_mount(self, settings: settings.Settings) -> None:
+        """Take any directory."""
+
+    def prepare(self, settings: settings.Settings, *, yes: bool) -> None:
+        """Need nothing."""
+
+    def has_image(self, settings: settings.Settings, name: str) -> bool:
+        """Have none."""
+        raise NotImplementedError
+
+    def build(
+        self, settings: settings.Settings, recipe: Recipe, version: str, *, yes: bool
+    ) -> None:
+        """Build none."""
+        raise NotImplementedError
+
+    def look_up(
+        self,
+        settings: settings.Settings,
+        recipe: Recipe,
+        package: str,
+        build_tools: Callable[[], None],
+    ) -> str:
+        """Know none."""
+        raise NotImplementedError
+
+    def ephemeral(
+        self, settings: settings.Settings, want: Specification, image: str, link: Link
+    ) -> AbstractContextManager[tuple[str, ...]]:
+        """Reach none."""
+        raise NotImplementedError
+
+    def known_pipe(
+        self, settings: settings.Settings, name: str, link: Link
+    ) -> tuple[str, ...] | None:
+        """Know none."""
+        raise NotImplementedError
+
+    def pipe(self, settings: settings.Settings, sandbox: Sandbox, link: Link) -> tuple[str, ...]:
+        """Reach none."""
+        raise NotImplementedError
+
+    def explain(self, errors: str, link: Link) -> None:
+        """Know nothing."""
+        raise NotImplementedError
+
+    def pipe_environment(self, settings: settings.Settings) -> Mapping[str, str]:
+        """Need nothing."""
+        raise NotImplementedError
+
+    def create(self, settings: settings.Settings, want: Specification, image: str) -> Sandbox:
+        """Make none."""
+        raise NotImplementedError
+
+    def find(self, settings: settings.Settings, name: str) -> Sandbox | None:  # noqa: ARG002
+        """Look one up."""
+        return next((one for one in self.found if one.name == name), None)
+
+    def sandboxes(self, settings: settings.Settings) -> tuple[Sandbox, ...]:  # noqa: ARG002
+        """List all."""
+        return tuple(self.found)
+
+    def start(self, settings: settings.Settings, sandbox: Sandbox) -> None:  # noqa: ARG002
+        """Note it."""
+        self.done.append(f"start {sandbox.name}")
+
+    def stop(self, settings: settings.Settings, sandbox: Sandbox) -> None:  # noqa: ARG002
+        """Note it."""
+        self.done.append(f"stop {sandbox.name}")
+
+    def remove(self, settings: settings.Settings, sandbox: Sandbox) -> None:  # noqa: ARG002
+        """Forget one, known by the provider's own object if it has one."""
+        self.found = [
+            one for one in self.found if (one.handle, one.name) != (sandbox.handle, sandbox.name)
+        ]
+
+    def prune_images(
+        self,
+        settings: settings.Settings,  # noqa: ARG002
+        owner: str,
+        keep: int,
+    ) -> tuple[str, ...]:
+        """Remove one image."""
+        return (f"nddt:old-{owner}-{keep}",)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Project:
     """A directory, a home and an environment, all of them empty at first."""
@@ -36,6 +149,7 @@ class Project:
     directory: Path
     home: Path
     environ: dict[str, str]
+    provider: Memory = field(default_factory=Memory)
 
     @property
     def env_file(self) -> Path:
@@ -59,6 +173,11 @@ class Project:
     def load(self, **options: str | bool | None) -> settings.Settings:
         """Load the settings with these options."""
         return settings.load(self.directory, self.environ, options)
+
+    def load_for_provider(self, **options: str | bool | None) -> settings.Settings:
+        """Load the settings as a command does, which knows its provider."""
+        loaded = self.load(**options)
+        return replace(loaded, workspace=loaded.workspace or self.provider.WORKSPACE)
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_each_agent_answers_everything(name: str) -> None:
 )
 def test_command(request_: Request, expected: tuple[str, ...]) -> None:
     """Each option, and the prompt last."""
-    assert claude.command(request_, "claude") == ("claude", *expected)
+    assert claude.command(request_, ("claude",)) == ("claude", *expected)
 
 
 def test_command_with_everything() -> None:
@@ -99,8 +99,9 @@ def test_command_with_everything() -> None:
         arguments=("--allowedTools", "Edit Read"),
     )
 
-    assert claude.command(request, "/workspace/other") == (
+    assert claude.command(request, ("/workspace/other", "--first", "a b")) == (
         "/workspace/other",
+        *("--first", "a b"),
         "--print",
         *("--model", "opus", "--resume", "id", "--output-format", "json"),
         "--dangerously-skip-permissions",
@@ -111,7 +112,7 @@ def test_command_with_everything() -> None:
 @given(prompt=st.text(), arguments=st.lists(st.text(), max_size=4))
 def test_prompt_and_arguments_are_exact(prompt: str, arguments: list[str]) -> None:
     """The prompt is last, behind a `--`, and the arguments are together."""
-    words = claude.command(Request(prompt=prompt, arguments=tuple(arguments)), "claude")
+    words = claude.command(Request(prompt=prompt, arguments=tuple(arguments)), ("claude",))
     rest = ("--", prompt) if "--" not in arguments else (prompt,)
 
     assert words == ("claude", *arguments, *rest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,99 +14,22 @@ from hypothesis import strategies as st
 
 from scripts import housekeeping
 from scripts.errors import CannotCreateError, UnavailableError, UsageError
+from scripts.lifecycle import Work
 from scripts.providers import Provider, Sandbox
-from scripts.workflow import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from scripts.image import Recipe
-    from scripts.providers import Specification
-    from scripts.settings import Settings
-    from tests.conftest import Project
+    from tests.conftest import Memory, Project
 
 DEAD = 2**22 + 1
 """More than Linux ever gives to a process."""
 
 
-@dataclass(kw_only=True)
-class Memory:
-    """A provider whose sandboxes are entries of a list."""
-
-    NAME: str = "memory"
-    found: list[Sandbox] = field(default_factory=list)
-    done: list[str] = field(default_factory=list)
-
-    def user(self, settings: Settings) -> tuple[int, int]:
-        """Give an ordinary one."""
-        raise NotImplementedError
-
-    def check_mount(self, settings: Settings) -> None:
-        """Take any directory."""
-
-    def prepare(self, settings: Settings, *, yes: bool) -> None:
-        """Need nothing."""
-
-    def has_image(self, settings: Settings, name: str) -> bool:
-        """Have none."""
-        raise NotImplementedError
-
-    def build(self, settings: Settings, recipe: Recipe, version: str, *, yes: bool) -> None:
-        """Build none."""
-        raise NotImplementedError
-
-    def look_up(self, settings: Settings, recipe: Recipe, package: str) -> str:
-        """Know none."""
-        raise NotImplementedError
-
-    def ephemeral_pipe(
-        self, settings: Settings, want: Specification, image: str, server: Sequence[str]
-    ) -> tuple[str, ...]:
-        """Reach none."""
-        raise NotImplementedError
-
-    def pipe(self, settings: Settings, name: str, server: Sequence[str]) -> tuple[str, ...]:
-        """Reach none."""
-        raise NotImplementedError
-
-    def pipe_environment(self, settings: Settings) -> Mapping[str, str]:
-        """Need nothing."""
-        raise NotImplementedError
-
-    def create(self, settings: Settings, want: Specification, image: str) -> None:
-        """Make none."""
-        raise NotImplementedError
-
-    def find(self, settings: Settings, name: str) -> Sandbox | None:  # noqa: ARG002
-        """Look one up."""
-        return next((one for one in self.found if one.name == name), None)
-
-    def sandboxes(self, settings: Settings) -> tuple[Sandbox, ...]:  # noqa: ARG002
-        """List all."""
-        return tuple(self.found)
-
-    def start(self, settings: Settings, name: str) -> None:  # noqa: ARG002
-        """Note it."""
-        self.done.append(f"start {name}")
-
-    def stop(self, settings: Settings, name: str) -> None:  # noqa: ARG002
-        """Note it."""
-        self.done.append(f"stop {name}")
-
-    def remove(self, settings: Settings, name: str) -> None:  # noqa: ARG002
-        """Forget one."""
-        self.found = [one for one in self.found if one.name != name]
-
-    def prune_images(self, settings: Settings, owner: str, keep: int) -> tuple[str, ...]:  # noqa: ARG002
-        """Remove one image."""
-        return (f"nddt:old-{owner}-{keep}",)
-
-
 @pytest.fixture
-def memory() -> Memory:
-    """Make a provider without sandboxes."""
-    return Memory()
+def memory(project: Project) -> Memory:
+    """Give a provider without sandboxes."""
+    return project.provider
 
 
 @pytest.fixture
@@ -114,7 +37,7 @@ def work(project: Project, memory: Memory, runtime: Path) -> Work:
     """Give the work of a project's owner, who agrees to everything."""
     project.environ["XDG_RUNTIME_DIR"] = str(runtime)
     provider: Provider = memory
-    return Work(provider=provider, settings=project.load(), yes=True)
+    return Work(provider=provider, settings=project.load_for_provider(), yes=True)
 
 
 @pytest.fixture
@@ -330,7 +253,10 @@ def test_chosen_where_nothing_is_shared(
     memory.found = list(sandboxes.values())
 
     found = housekeeping.chosen(
-        replace(work, settings=project.load()), everything=False, name=None, older_than_s=0
+        replace(work, settings=project.load_for_provider()),
+        everything=False,
+        name=None,
+        older_than_s=0,
     )
 
     assert [one.name for one in found] == ["shares-nothing"]
@@ -399,4 +325,4 @@ def test_this_name(project: Project, work: Work) -> None:
     project.environ["NDDT_NAME"] = "chosen"
 
     assert made_up.startswith("nddt-project-")
-    assert housekeeping.this_name(replace(work, settings=project.load())) == "chosen"
+    assert housekeeping.this_name(replace(work, settings=project.load_for_provider())) == "chosen"

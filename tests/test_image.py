@@ -11,9 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from scripts import agents, host, image
 from scripts.errors import CannotCreateError, NddtError
+from scripts.providers import docker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,13 +47,33 @@ def test_names(project: Project) -> None:
     """Say agent and version; the tools, which agents share, say Node's."""
     made = recipe(project)
 
-    assert re.fullmatch(r"nddt:claude-2\.1\.330-[0-9a-f]{10}", made.name("2.1.330"))
-    assert made.tools_name == f"nddt:tools-22-{made.content}"
+    assert re.fullmatch(r"claude-2\.1\.330-[0-9a-f]{10}", made.tag("2.1.330"))
+    assert re.fullmatch(r"tools-22-[0-9a-f]{10}", made.tag(""))
+    assert made.tag("")[-10:] == made.tag("2.1.330")[-10:]
+
+
+def test_docker_names(project: Project) -> None:
+    """Are tags of one repository."""
+    made = recipe(project)
+    name = docker.image_name(project.load(), made, "2.1.330")
+
+    assert name == f"nddt:{made.tag('2.1.330')}"
+    assert docker.image_name(project.load(), made, "") == f"nddt:{made.tag('')}"
 
 
 def test_unchanged_input_has_the_same_name(project: Project) -> None:
     """So it is never built again."""
-    assert recipe(project).content == recipe(project).content
+    assert recipe(project).tag("1.0.0") == recipe(project).tag("1.0.0")
+    assert recipe(project).tag("", ["a"]) == recipe(project).tag("", ["a"])
+
+
+@pytest.mark.parametrize("version", ["", "1.0.0"])
+def test_what_a_provider_adds_changes_the_name(project: Project, version: str) -> None:
+    """Each part of it, with its borders."""
+    made = recipe(project)
+    more: tuple[tuple[str, ...], ...] = ((), ("",), ("ab",), ("a", "b"), ("b", "a"), ("ab", ""))
+
+    assert len({made.tag(version, one) for one in more}) == len(more)
 
 
 @pytest.mark.parametrize(
@@ -73,16 +96,18 @@ def test_each_input_changes_the_name(
     """Of the tools and of what is built on them."""
     before, after = recipe(project), change(project)
 
-    assert before.tools_name != after.tools_name
-    assert before.name("1.0.0") != after.name("1.0.0")
+    assert before.tag("") != after.tag("")
+    assert before.tag("1.0.0") != after.tag("1.0.0")
 
 
 def test_version_changes_only_the_agents_name(project: Project) -> None:
     """The tools below stay."""
     made = recipe(project)
 
-    assert made.name("1.0.0") != made.name("1.0.1")
-    assert made.agent_arguments("1.0.0") == {
+    assert made.tag("1.0.0") != made.tag("1.0.1")
+    assert made.text("1.0.0").startswith(made.text(""))
+    assert made.text("1.0.1").startswith(made.text(""))
+    assert arguments(made.text("1.0.0")) == arguments(made.text("")) | {
         "AGENT_PACKAGE": PACKAGE,
         "AGENT_VERSION": "1.0.0",
         "AGENT_PROGRAM": "claude",
@@ -94,10 +119,12 @@ def test_proxies_do_not_change_the_name(project: Project) -> None:
     proxies = {"HTTP_PROXY": "http://user:secret@proxy"}
     made = recipe(project, replace(NETWORK, proxies=proxies))
 
-    assert made.content == recipe(project).content
+    assert made.tag("") == recipe(project).tag("")
+    assert made.tag("1.0.0") == recipe(project).tag("1.0.0")
     assert made.proxies == proxies
     assert "secret" not in repr(made)
     assert "HTTP_PROXY" not in made.arguments
+    assert "secret" not in made.text("1.0.0")
 
 
 def test_dockerfile_declares_each_argument(project: Project) -> None:
@@ -105,7 +132,74 @@ def test_dockerfile_declares_each_argument(project: Project) -> None:
     made = recipe(project)
     declared = set(re.findall(r"^ARG (\w+)", made.dockerfile, re.MULTILINE))
 
-    assert declared == {*made.arguments, *made.agent_arguments("1.0.0")}
+    assert declared == {*made.arguments, "AGENT_PACKAGE", "AGENT_VERSION", "AGENT_PROGRAM"}
+
+
+# -- the text -------------------------------------------------------------------------------
+
+
+def arguments(text: str) -> dict[str, str]:
+    """Read the values of a Dockerfile's arguments as a builder does; all of them are quoted."""
+    found = {}
+    for name, quoted in re.findall(r'^ARG (\w+)="(.*)"$', text, re.MULTILINE):
+        assert not re.search(r'(?<!\\)(\\\\)*["$]', quoted), name
+        found[name] = re.sub(r"\\(.)", r"\1", quoted)
+    assert len(re.findall("^ARG ", text, re.MULTILINE)) >= len(found)
+    return found
+
+
+def test_text_has_all_arguments(project: Project) -> None:
+    """And differs from the Dockerfile in nothing else."""
+    made = recipe(project, replace(NETWORK, ca_certs="PEM", npm_registry="https://npm.example"))
+    lines = zip(made.text("1.0.0").splitlines(), made.dockerfile.splitlines(), strict=True)
+    assert all(new == old for new, old in lines if not old.startswith("ARG "))
+    assert arguments(made.text("1.0.0")) == {
+        **made.arguments,
+        "AGENT_PACKAGE": PACKAGE,
+        "AGENT_VERSION": "1.0.0",
+        "AGENT_PROGRAM": "claude",
+    }
+
+
+def test_text_of_the_tools(project: Project) -> None:
+    """Is what comes before the agent's stage, byte by byte: builders cache by prefixes."""
+    made = recipe(project)
+    tools, agent = made.text(""), made.text("1.0.0")
+
+    assert agent.startswith(tools + image.AGENT_STAGE)
+    assert image.AGENT_STAGE not in tools
+    assert "AGENT_" not in tools
+    assert tools.endswith("\n")
+
+
+@given(value=st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"])))
+@example(value='"; RUN id; "')
+@example(value="$HOME ${HOME} `id` $(id)")
+@example(value="\\")
+@example(value="\\1 \\g<0>")
+def test_any_value_survives_in_the_text(value: str) -> None:
+    """Whatever it holds that a line of a Dockerfile can hold."""
+    made = image.Recipe(
+        dockerfile=f"ARG A=1\nFROM x AS tools\nARG A\nARG B\n{image.AGENT_STAGE}\nARG A\n",
+        base="x",
+        arguments={"A": value, "NODE_VERSION": "22"},
+        proxies={},
+        agent="claude",
+        package=PACKAGE,
+        program="claude",
+    )
+    text = made.text("1.0.0")
+
+    assert arguments(text) == {"A": value}
+    assert len(text.split("\n")) == 7
+    assert re.findall(r"^ARG (\w+)", text, re.MULTILINE) == ["A", "A", "B", "A"]
+    assert text.startswith(made.text(""))
+
+
+def test_text_without_a_stage_for_the_agent(project: Project) -> None:
+    """Is a mistake of ours."""
+    with pytest.raises(ValueError, match="FROM tools AS agent"):
+        replace(recipe(project), dockerfile="FROM scratch\n").text("")
 
 
 # -- versions -------------------------------------------------------------------------------

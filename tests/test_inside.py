@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -457,39 +458,289 @@ def test_lease_whose_client_dies_while_it_sends(sandbox: Sandbox) -> None:
     assert sandbox.files == ["env"]
 
 
+@pytest.mark.parametrize("lives", [True, False], ids=["client-ended", "connection-broke"])
+def test_durable_lease(sandbox: Sandbox, *, lives: bool) -> None:
+    """Ends the session only if its server lives on: then it was the client that ended."""
+    script = script_of("sh", "-c", "echo up; read line; echo end")
+    lease = inside.lease("one", len(script), durable=True)
+    server = f"exec 3<&0; sh -c {shlex.quote(lease)} <&3 3<&- & exec 3<&- <&-; wait; sleep 60"
+
+    with sandbox.background(server) as started:
+        hand_over(started, script)
+        with sandbox.background(inside.start("one")) as session:
+            assert session.stdin
+            assert session.stdout
+            assert session.stdout.readline() == b"up\n"
+            if not lives:
+                os.kill(started.pid, signal.SIGKILL)
+                started.wait(10)
+            assert started.stdin
+            assert started.stdout
+            started.stdin.close()
+            if lives:
+                assert has_ended(session, 10)
+                os.killpg(started.pid, signal.SIGKILL)
+            else:
+                assert started.stdout.read() == b""  # the lease is gone
+                session.stdin.write(b"\n")
+                session.stdin.flush()
+                assert session.stdout.read() == b"end\n"
+
+    (sandbox.run / "one.pid").unlink(missing_ok=True)
+    assert (session.returncode == 0) is not lives
+    assert sandbox.files == ["env"]
+
+
+def test_lease_of_a_script_that_is_there(sandbox: Sandbox) -> None:
+    """Takes nothing from its stdin, and the script stays as it is."""
+    sandbox.store(("sh", "-c", "echo up; exec sleep 60"))
+
+    with sandbox.background(inside.lease("one", None)) as lease:
+        hand_over(lease, b"")
+        with sandbox.background(inside.start("one")) as session:
+            assert session.stdout
+            assert session.stdout.readline() == b"up\n"
+            assert lease.stdin
+            lease.stdin.close()
+            assert has_ended(session, 10)
+
+    (sandbox.run / "one.pid").unlink(missing_ok=True)
+    assert sandbox.files == ["env"]
+
+
+# -- the relay ------------------------------------------------------------------------------
+
+
+def test_relay_takes_its_program_and_no_more(sandbox: Sandbox) -> None:
+    """From stdin, whose rest is the session's; what it was called with is there, too."""
+    program = "import os\ndef main(session): print(session, os.read(0, 100))  # ü\n".encode()
+
+    done = sandbox.sh(inside.relay("it's $1", len(program)), stdin=program + b"rest")
+
+    assert (done.returncode, done.stdout) == (0, b"it's $1 b'rest'\n")
+
+
+def test_relay_whose_client_dies_while_it_sends(sandbox: Sandbox) -> None:
+    """Runs no half of a program."""
+    done = sandbox.sh(inside.relay("one", 1000), stdin=b"print('ran')\n")
+
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+
+
+# -- the server -----------------------------------------------------------------------------
+
+
+class Server:
+    """The text that serves a connection, with a program in the place of sshd."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        (directory / "nddt").mkdir()
+        (directory / "nddt" / "host").write_text("host key")
+        self._sshd = directory / "sshd"
+        # Its name is that of the process.
+        self._sshd.write_text('#!/bin/sh\nprintf "%s\\n" "$$" "$@" end\nread line\n')
+        self._sshd.chmod(0o755)
+
+    @contextlib.contextmanager
+    def serve(self, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], list[str]]]:
+        """Serve a connection; give its process and the server's arguments."""
+        text = arguments[1].replace("/usr/sbin/sshd", str(self._sshd))
+        text = text.replace("/dev/shm", str(self.directory))
+        with subprocess.Popen(
+            ["sh", arguments[0], text, *arguments[2:]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"PATH": os.environ["PATH"], "OF_IMAGE": "it's"},
+        ) as started:
+            assert started.stdin
+            assert started.stdout
+            lines = iter(lambda: started.stdout.readline().decode().rstrip("\n"), "end")  # type: ignore[union-attr]
+            try:
+                assert next(lines) == str(started.pid)
+                yield started, list(lines)
+            finally:
+                started.stdin.close()
+
+
+def test_server(tmp_path: Path) -> None:
+    """Lets one key in, and keeps the image's environment for the sessions."""
+    server = Server(tmp_path)
+    with server.serve(*inside.server("ssh-ed25519 KEY")) as (_, words):
+        (keys,) = (tmp_path / "nddt").glob("keys.*")
+        environment = (tmp_path / "nddt" / "env").read_text()
+
+        assert keys.read_text() == "ssh-ed25519 KEY\n"
+        assert keys.stat().st_mode & 0o777 == 0o600
+        assert f"AuthorizedKeysFile={keys}" in words
+        assert f"SetEnv=NDDT_RUN={tmp_path}/nddt" in words
+        assert not any("ClientAlive" in word for word in words)
+        assert "OF_IMAGE" in environment
+        assert sorted(path.name for path in (tmp_path / "nddt").iterdir()) == [
+            "env",
+            "host",
+            keys.name,
+        ]
+
+
+def test_server_of_a_connection_that_may_be_dead(tmp_path: Path) -> None:
+    """Asks whether it lives, and goes when there is a newer one of the same client."""
+    server = Server(tmp_path)
+    with (
+        server.serve(*inside.server("key of another", silent_s=15)) as (other, _),
+        server.serve(*inside.server("key", silent_s=15)) as (first, words),
+        server.serve(*inside.server("key", silent_s=15)) as (second, _),
+    ):
+        assert "ClientAliveInterval=15" in words
+        assert first.wait(10) == -signal.SIGTERM
+        assert (other.poll(), second.poll()) == (None, None)
+
+
+@pytest.mark.parametrize("pid", ["", "0", "1", "x", f"{2**22 + 1}", "$$"])
+def test_server_ends_nothing_else(tmp_path: Path, pid: str) -> None:
+    """A number that a reboot has left may be any process's."""
+    server = Server(tmp_path)
+    with server.serve(*inside.server("key", silent_s=15)):
+        (served,) = (tmp_path / "nddt").glob("served.*")
+    with subprocess.Popen(["sleep", "60"]) as foreign:
+        served.write_text(pid.replace("$$", str(foreign.pid)))
+        with server.serve(*inside.server("key", silent_s=15)) as (started, _):
+            assert int(served.read_text()) == started.pid
+            assert foreign.poll() is None
+        foreign.kill()
+
+
 # -- tmux -----------------------------------------------------------------------------------
 
+needs_tmux = pytest.mark.skipif(not shutil.which("tmux"), reason="no tmux")
 
-@pytest.mark.skipif(not shutil.which("tmux"), reason="no tmux")
-@pytest.mark.parametrize("code", [0, 7])
-def test_agent_in_tmux(tmp_path: Path, code: int) -> None:
-    """Exits as it would outside, and leaves nothing but the configuration."""
+
+class Screen:
+    """A terminal with a program in tmux on it."""
+
+    def __init__(self, sandbox: Sandbox, command: str) -> None:
+        self._ours, its = os.openpty()
+        os.set_blocking(self._ours, False)
+        environ = sandbox.environ | {
+            "TERM": "xterm",
+            "TMUX_TMPDIR": str(sandbox.run.parent),
+            "LC_ALL": "C.UTF-8",
+            "SHELL": shutil.which("bash") or "/bin/sh",  # as in the image
+        }
+        self.process = subprocess.Popen(
+            ["sh", "-c", command],
+            stdin=its,
+            stdout=its,
+            stderr=its,
+            env=environ,
+            start_new_session=True,
+        )
+        os.close(its)
+        self._shown = b""
+
+    def see(self, text: bytes) -> None:
+        """Wait until a text has been shown."""
+        while text not in self._shown:
+            assert select.select([self._ours], [], [], 30)[0], self._shown
+            self._shown += os.read(self._ours, 65536)
+
+    def type(self, keys: bytes) -> None:
+        """Press keys."""
+        os.write(self._ours, keys)
+
+    def end(self) -> int:
+        """Wait for the end, and give the exit code."""
+        while self.process.poll() is None and select.select([self._ours], [], [], 30)[0]:
+            with contextlib.suppress(OSError):
+                os.read(self._ours, 65536)
+        os.close(self._ours)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def screens(tmp_path: Path) -> Iterator[Sandbox]:
+    """Make a sandbox for programs in tmux, and end what runs there."""
     run = tmp_path / "run"
     run.mkdir()
     (run / "env").write_text(f"export TMUX_TMPDIR={tmp_path}\n")
-    sandbox = Sandbox(run)
-    sandbox.store(("sh", "-c", f"tput cols >{run}/cols; exit {code}"))
-    ours, its = os.openpty()
-    os.set_blocking(ours, False)
-    environ = sandbox.environ | {
-        "TERM": "xterm",
-        "TMUX_TMPDIR": str(tmp_path),
-        "LC_ALL": "C.UTF-8",
-        "SHELL": "/bin/sh",
-    }
-    started = subprocess.Popen(
-        ["sh", "-c", inside.start_in_tmux("one")],
-        stdin=its,
-        stdout=its,
-        stderr=its,
-        env=environ,
-        start_new_session=True,
-    )
-    os.close(its)
-    while started.poll() is None and select.select([ours], [], [], 30)[0]:
-        with contextlib.suppress(OSError):
-            os.read(ours, 65536)
-    os.close(ours)
+    yield Sandbox(run)
+    for name in (inside.AGENT, "one"):
+        subprocess.run(
+            ["tmux", "-L", f"nddt-{name}", "kill-server"],
+            env={"PATH": os.environ["PATH"], "TMUX_TMPDIR": str(tmp_path)},
+            check=False,
+            capture_output=True,
+        )
 
-    assert started.wait(30) == code
-    assert sandbox.files == ["agent.exit", "cols", "env", "tmux.conf"]
+
+@needs_tmux
+@pytest.mark.parametrize("name", [inside.AGENT, "one"])
+@pytest.mark.parametrize("code", [0, 7])
+def test_program_in_tmux(screens: Sandbox, name: str, code: int) -> None:
+    """Exits as it would outside, and leaves nothing but the configuration."""
+    screens.store(("sh", "-c", f"tput cols >{screens.run}/cols; exit {code}"))
+
+    assert Screen(screens, inside.start_in_tmux("one", name)).end() == code
+    assert screens.files == sorted([f"{name}.conf", f"{name}.exit", "cols", "env"])
+
+
+def agent_runs(sandbox: Sandbox) -> bool:
+    """Ask whether an interactive agent runs."""
+    command = f"export TMUX_TMPDIR={shlex.quote(str(sandbox.run.parent))}; {inside.AGENT_RUNS}"
+    return sandbox.sh(command).returncode == 0
+
+
+@needs_tmux
+def test_agent_left_running(screens: Sandbox) -> None:
+    r"""With Ctrl-\, that is; later it is come back to, and its exit code is told."""
+    screens.store(("sh", "-c", "echo it is up; read line; echo got $line; exit 7"))
+    runs = [agent_runs(screens)]
+
+    first = Screen(screens, inside.start_in_tmux("one", inside.AGENT))
+    first.see(b"it is up")
+    first.type(b"\x1c")
+    code = first.end()
+    runs.append(agent_runs(screens))
+    second = Screen(screens, inside.start_in_tmux("two", inside.AGENT))
+    second.see(b"it is up")
+    second.type(b"x\r")
+
+    assert (code, second.end()) == (0, 7)
+    assert [*runs, agent_runs(screens)] == [False, True, False]
+
+
+@needs_tmux
+def test_only_an_agent_can_be_left_running(screens: Sandbox) -> None:
+    r"""Elsewhere Ctrl-\ is the program's, as is a connection that broke."""
+    program = "trap 'echo it was QUIT' QUIT; echo it is up; while ! read line; do :; done; exit 5"
+    screens.store(("sh", "-c", program))
+
+    first = Screen(screens, inside.start_in_tmux("one", "one"))
+    first.see(b"it is up")
+    first.type(b"\x1c")
+    first.see(b"it was QUIT")
+    os.killpg(first.process.pid, signal.SIGHUP)
+    first.end()
+    second = Screen(screens, inside.start_in_tmux("one", "one"))
+    second.see(b"it was QUIT")
+    second.type(b"\r")
+
+    assert second.end() == 5
+    assert not agent_runs(screens)
+
+
+@needs_tmux
+def test_program_that_ended_while_nobody_looked(screens: Sandbox) -> None:
+    """Has left its exit code."""
+    screens.store(("sh", "-c", f"echo it is up; read x <{screens.run}/go; exit 6"))
+    os.mkfifo(screens.run / "go")
+    first = Screen(screens, inside.start_in_tmux("one", "one"))
+    first.see(b"it is up")
+    os.killpg(first.process.pid, signal.SIGHUP)
+    first.end()
+    (screens.run / "go").write_text("\n")
+    deadline = time.monotonic() + 30
+    while not (screens.run / "one.exit").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+    assert Screen(screens, inside.start_in_tmux("one", "one")).end() == 6

@@ -112,13 +112,11 @@ def test_digest_has_its_length(length: int) -> None:
 
 
 @pytest.mark.parametrize("version", ["latest", "2.1.330"])
-def test_image_name(version: str) -> None:
+def test_image_tag(version: str) -> None:
     """Is one that Docker takes."""
-    name = naming.image_name("claude", version, "0123456789")
-    repository, tag = name.split(":")
+    tag = naming.image_tag("claude", version, "0123456789")
 
-    assert name == f"nddt:claude-{version}-0123456789"
-    assert repository == "nddt"
+    assert tag == f"claude-{version}-0123456789"
     assert DOCKER_TAG.fullmatch(tag)
 
 

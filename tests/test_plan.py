@@ -38,10 +38,10 @@ def make(
     """Plan a session with these variables."""
     project.environ.update(environ)
     return plan.make(
-        project.load(),
+        project.load_for_provider(),
         request,
+        provider=project.provider,
         terminal=not request.headless,
-        user=USER,
         pid=4711,
         demo_url=demo_url,
         command=command,
@@ -91,23 +91,56 @@ def test_chosen_name(project: Project, persistent: str) -> None:
 
 def test_root_stays_root(project: Project) -> None:
     """Its files belong to it outside, too."""
-    made = plan.specification(project.load(), (0, 0), persistent=False, pid=1)
+    made = plan.specification(project.load_for_provider(), (0, 0), persistent=False, pid=1)
 
     assert made.user == "root"
 
 
 def test_fingerprint_follows_image_directory_and_user(project: Project) -> None:
     """Another one of these is another sandbox."""
-    settings = project.load()
+    settings = project.load_for_provider()
     one = plan.specification(settings, USER, persistent=True, pid=1)
     again = plan.specification(settings, USER, persistent=True, pid=2)
     root = plan.specification(settings, (0, 0), persistent=True, pid=1)
     project.environ["NDDT_WORKSPACE"] = "none"
-    none = plan.specification(project.load(), USER, persistent=True, pid=1)
+    none = plan.specification(project.load_for_provider(), USER, persistent=True, pid=1)
 
     assert one.fingerprint("a") == again.fingerprint("a")
     assert len({one.fingerprint("a"), one.fingerprint("b")}) == 2
     assert len({some.fingerprint("a") for some in (one, root, none)}) == 3
+
+
+@pytest.mark.parametrize("variable", ["NDDT_CPUS", "NDDT_MEMORY"])
+def test_fingerprint_follows_size(project: Project, variable: str) -> None:
+    """Another one is another sandbox; one that a provider chooses is the same one always."""
+    found = []
+    for value in ("", "0", "1", "2"):
+        project.environ[variable] = value
+        made = plan.specification(project.load_for_provider(), USER, persistent=True, pid=1)
+        found.append(made.fingerprint("a"))
+
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+
+
+def test_sizes_are_not_mixed_up(project: Project) -> None:
+    """So many CPUs are not so much memory."""
+    project.environ.update({"NDDT_CPUS": "2", "NDDT_MEMORY": "12"})
+    one = plan.specification(project.load_for_provider(), USER, persistent=True, pid=1)
+    project.environ.update({"NDDT_CPUS": "12", "NDDT_MEMORY": "2"})
+    other = plan.specification(project.load_for_provider(), USER, persistent=True, pid=1)
+
+    assert (one.cpus, one.memory_gib, other.cpus, other.memory_gib) == (2, 12, 12, 2)
+    assert one.fingerprint("a") != other.fingerprint("a")
+
+
+def test_image_is_the_providers(project: Project) -> None:
+    """Named for each version of the agent, and shown for the one that was asked for."""
+    made = make(project, ANTHROPIC_API_KEY="key", NDDT_CLAUDE_VERSION="2.1.330")
+
+    assert made.image("1.0.0") == f"memory:{made.recipe.tag('1.0.0')}"
+    assert made.image("") == f"memory:{made.recipe.tag('')}"
+    assert f"image        memory:{made.recipe.tag('2.1.330')}" in made.describe()
 
 
 # -- credentials ----------------------------------------------------------------------------
@@ -155,6 +188,7 @@ def test_command_needs_no_credential(project: Project) -> None:
     made = make(project, command=("bash",), GH_TOKEN="token", ANTHROPIC_MODEL="opus")
 
     assert (made.argv, made.before, made.after) == (("bash",), ":", ":")
+    assert not made.is_agent
     assert made.variables == {"GH_TOKEN": "token", "ANTHROPIC_MODEL": "opus"}
 
 
@@ -334,6 +368,27 @@ def test_other_program(project: Project) -> None:
     made = make(project, ANTHROPIC_API_KEY="key", NDDT_COMMAND="/workspace/agent")
 
     assert made.argv == ("/workspace/agent", "--print", "--", "Say hello")
+    assert made.is_agent
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("npx agent", ("npx", "agent")),
+        ("  a   b ", ("a", "b")),
+        ("'/a b/agent' --name 'it is' \"it's\"", ("/a b/agent", "--name", "it is", "it's")),
+        ("a 'b c' ''", ("a", "b c", "")),
+        (r"a\ b c", ("a b", "c")),
+        ("a $HOME `id` $(id) *; b & c | d > e # f", None),
+    ],
+)
+def test_other_program_with_arguments(
+    project: Project, text: str, words: tuple[str, ...] | None
+) -> None:
+    """Is split as a shell splits it, and nothing in it has a further meaning."""
+    made = make(project, ANTHROPIC_API_KEY="key", NDDT_COMMAND=text)
+
+    assert made.argv == (*(words or text.split()), "--print", "--", "Say hello")
 
 
 # -- directories ----------------------------------------------------------------------------

@@ -123,6 +123,22 @@ def test_variables_of_all_layers_can_be_forwarded(project: Project) -> None:
         ("NDDT_NAME", "name", "a" * 63, "a" * 63),
         ("NDDT_NAME", "name", "A1._-", "A1._-"),
         ("NDDT_WORKSPACE", "workspace", "none", "none"),
+        ("NDDT_WORKSPACE", "workspace", "", ""),
+        ("NDDT_PROVIDER", "provider", "daytona", "daytona"),
+        ("NDDT_COMMAND", "command", "'/a b/c' -d \"it's\"", "'/a b/c' -d \"it's\""),
+        ("NDDT_CPUS", "cpus", "", 0),
+        ("NDDT_CPUS", "cpus", "0", 0),
+        ("NDDT_CPUS", "cpus", "2", 2),
+        ("NDDT_MEMORY", "memory_gib", " 8 ", 8),
+        ("NDDT_DISK", "disk_gib", "10", 10),
+        ("NDDT_IDLE_MINUTES", "idle_minutes", "0", 0),
+        ("NDDT_DELETE_AFTER_HOURS", "delete_after_hours", "1", 1),
+        ("NDDT_DAYTONA_SNAPSHOT", "daytona_snapshot", "team/nddt:1.0_a-b", "team/nddt:1.0_a-b"),
+        ("DAYTONA_API_KEY", "daytona_api_key", "dtn_1", "dtn_1"),
+        ("DAYTONA_API_URL", "daytona_api_url", "http://host:3000/api/", "http://host:3000/api"),
+        ("DAYTONA_API_URL", "daytona_api_url", "https://host", "https://host"),
+        ("DAYTONA_REGION", "daytona_region", "eu", "eu"),
+        ("DAYTONA_ORGANIZATION_ID", "daytona_organization", "id", "id"),
         ("NDDT_TIMEOUT", "timeout_s", " 90 ", 90),
         ("NDDT_NODE_VERSION", "node_version", "22.11.0", "22.11.0"),
         ("NDDT_CLAUDE_VERSION", "claude_version", "stable", "stable"),
@@ -138,7 +154,9 @@ def test_good_values(project: Project, variable: str, field: str, text: str, val
 
 BAD_VALUES = [
     ("NDDT_PROVIDER", "dokcer", "docker"),
+    ("NDDT_PROVIDER", "../docker", "docker or daytona"),
     ("NDDT_AGENT", "../claude", "claude"),
+    ("NDDT_COMMAND", 'a "b', "quoted as in a shell"),
     ("NDDT_ENV_VARS", "A,B-C", "names of variables separated by commas"),
     ("NDDT_ENV_VARS", "*", "names of variables"),
     ("NDDT_ENV_VARS", "A=1", "names of variables"),
@@ -152,6 +170,15 @@ BAD_VALUES = [
     ("NDDT_TIMEOUT", "1.5", "a whole number"),
     ("NDDT_TIMEOUT", "9" * 10, "a whole number"),
     ("NDDT_KEEP_CONNECTION", "10m", "a whole number"),
+    ("NDDT_CPUS", "0.5", "a whole number"),
+    ("NDDT_CPUS", "two", "a whole number"),
+    ("NDDT_MEMORY", "4096m", "a whole number"),
+    ("NDDT_DISK", "-1", "a whole number"),
+    ("NDDT_IDLE_MINUTES", "1h", "a whole number"),
+    ("NDDT_DELETE_AFTER_HOURS", "7d", "a whole number"),
+    ("NDDT_DAYTONA_SNAPSHOT", "a b", "the name of a snapshot"),
+    ("NDDT_DAYTONA_SNAPSHOT", "/a", "the name of a snapshot"),
+    ("NDDT_DAYTONA_SNAPSHOT", "a/../b?c", "the name of a snapshot"),
     ("NDDT_NODE_VERSION", "latest", "a version such as 22 or 22.11.0"),
     ("NDDT_NODE_VERSION", "22; id", "a version such as"),
     ("NDDT_NODE_VERSION", "२२", "a version such as"),
@@ -198,9 +225,105 @@ def test_bad_value_of_an_option(project: Project) -> None:
 
 def test_each_setting_that_can_be_wrong_is_tried() -> None:
     """A new setting with a reader of its own needs a bad value above."""
-    free = {"NDDT_COMMAND", "NDDT_BASE_IMAGE", "NDDT_CA_CERTS", "NDDT_ENV_FILE"}
+    free = {"NDDT_BASE_IMAGE", "NDDT_CA_CERTS", "NDDT_ENV_FILE"}
+    free |= {"DAYTONA_API_KEY", "DAYTONA_REGION", "DAYTONA_ORGANIZATION_ID"}
+    tried = {variable for variable, _, _ in BAD_VALUES + BAD_VALUES_OF_THE_USERS_OWN}
 
-    assert {variable for variable, _, _ in BAD_VALUES} == set(VARIABLES) - free
+    assert tried == set(VARIABLES) - free
+
+
+# -- what a project has no say in -----------------------------------------------------------
+
+WHERE_ELSE = "put it into ~/.config/nddt/.env or the environment"
+OWN = {item["variable"]: item["field"] for item in settings.declared() if item["own"]}
+BAD_VALUES_OF_THE_USERS_OWN = [
+    ("DAYTONA_API_URL", "app.daytona.io", "an address such as https://"),
+    ("DAYTONA_API_URL", "file:///etc/passwd", "an address such as https://"),
+    ("DAYTONA_API_URL", "https://user:pass@host/api", "an address such as https://"),
+    ("DAYTONA_API_URL", "https://a b", "an address such as https://"),
+    ("DAYTONA_API_URL", "https://", "an address such as https://"),
+]
+
+
+@pytest.mark.parametrize(("variable", "value", "allowed"), BAD_VALUES_OF_THE_USERS_OWN)
+def test_bad_value_of_the_users_own(
+    project: Project, variable: str, value: str, allowed: str
+) -> None:
+    """Says the same, in the user's file and in the environment."""
+    project.write_user_file(f"{variable}='{value}'\n")
+    with pytest.raises(ConfigError, match=re.escape(f"({project.user_file}, line 1)")) as caught:
+        project.load()
+    assert allowed in caught.value.next_step
+    project.environ[variable] = value
+
+    with pytest.raises(ConfigError, match=re.escape(f"{variable} is {value!r} (environment)")):
+        project.load()
+
+
+def test_the_account_is_the_users_own() -> None:
+    """A project that is somebody else's must not send the key somewhere else."""
+    assert set(OWN) == {name for name in VARIABLES if name.startswith("DAYTONA_")}
+    assert {item["variable"] for item in settings.declared() if item["secret"]} == {
+        "DAYTONA_API_KEY"
+    }
+
+
+@pytest.mark.parametrize("chosen", [None, "team.env"])
+@pytest.mark.parametrize("variable", OWN)
+def test_project_cannot_set_the_users_own(
+    project: Project, caplog: pytest.LogCaptureFixture, variable: str, chosen: str | None
+) -> None:
+    """Whatever its file is called; that is said, and the value is not."""
+    file = project.directory / (chosen or ".env")
+    file.write_text(f"A=1\n{variable}=https://hostile.example\n")
+    if chosen:
+        project.environ["NDDT_ENV_FILE"] = chosen
+
+    loaded = project.load()
+
+    assert "hostile" not in str(getattr(loaded, OWN[variable]))
+    assert loaded.sources[variable] == "default"
+    assert messages(caplog) == [f"{variable} ({file}, line 2) is not used — {WHERE_ELSE}"]
+
+
+@pytest.mark.parametrize("where", ["environment", "user"])
+@pytest.mark.parametrize("variable", OWN)
+def test_project_cannot_replace_the_users_own(project: Project, variable: str, where: str) -> None:
+    """Nor spoil it with a value that is not allowed."""
+    project.write(f"{variable}=nonsense://hostile.example\n")
+    if where == "environment":
+        project.environ[variable] = "https://mine.example"
+    else:
+        project.write_user_file(f"{variable}=https://mine.example\n")
+
+    loaded = project.load()
+
+    assert getattr(loaded, OWN[variable]) == "https://mine.example"
+    expected = "environment" if where == "environment" else f"{project.user_file}, line 1"
+    assert loaded.sources[variable] == expected
+
+
+def test_the_users_file_as_the_projects_file(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In ~/.config/nddt itself they are one file, which is the user's own all the same."""
+    project.write_user_file("DAYTONA_API_KEY=mine\n")
+
+    here = settings.load(project.user_file.parent, project.environ, {})
+    project.environ["NDDT_ENV_FILE"] = str(project.user_file)
+
+    assert (here.daytona_api_key, project.load().daytona_api_key) == ("mine", "mine")
+    assert messages(caplog) == []
+
+
+def test_secret_setting_is_shown_to_nobody(project: Project) -> None:
+    """Neither in the settings' repr."""
+    project.environ["DAYTONA_API_KEY"] = "hidden"
+    loaded = project.load()
+
+    assert loaded.daytona_api_key == "hidden"
+    assert "hidden" not in repr(loaded)
+    assert "hidden" not in str(loaded)
 
 
 # -- the text of a .env file ----------------------------------------------------------------

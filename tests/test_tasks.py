@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 DECLARED = {item["variable"]: item for item in settings.declared()}
+VARIABLE = r"\b(?:NDDT|DAYTONA)_[A-Z_]*[A-Z]\b"
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 
@@ -63,12 +64,20 @@ def test_tasks_of_each_provider() -> None:
         "cleanup",
     }
 
-    assert set(tasks.ns.collections) == set(providers.NAMES)
-    for name, group in tasks.ns.collections.items():
-        assert common - set(group.tasks) == set(), name
-    assert {"run", "attach", "shell", "list", "stop", "cleanup", "setup", "test", "lint"} <= {
+    assert set(tasks.ns.collections) == {*providers.NAMES, "test"}
+    for name in providers.NAMES:
+        assert common - set(tasks.ns.collections[name].tasks) == set(), name
+    assert {"run", "attach", "shell", "list", "stop", "cleanup", "setup", "lint"} <= {
         *tasks.ns.tasks
     }
+
+
+def test_tasks_that_test() -> None:
+    """The collection's own name runs all tests."""
+    group = tasks.ns.collections["test"]
+
+    assert group.default
+    assert "daytona-double" in group.tasks
 
 
 @each_task
@@ -107,7 +116,7 @@ def test_variables_in_help_texts_exist(task: NddtTask) -> None:
     """A renamed setting is renamed there, too."""
     text = " ".join(option.help or "" for option in task.get_arguments())
 
-    assert set(re.findall(r"NDDT_\w+", text)) <= set(DECLARED)
+    assert set(re.findall(VARIABLE, text)) <= set(DECLARED)
 
 
 def test_one_option_has_one_meaning() -> None:
@@ -148,7 +157,7 @@ def test_setting(variable: str) -> None:
     """Is explained in a sentence, and its default is allowed."""
     item = DECLARED[variable]
 
-    assert re.fullmatch(r"NDDT_[A-Z_]+", variable)
+    assert re.fullmatch(VARIABLE, variable)
     assert re.fullmatch(r"[A-Z].*\.", item["text"])
     item["parse"](item["default"])
 
@@ -174,19 +183,19 @@ def test_env_example_has_nothing_else(tmp_path: Path) -> None:
     file.write_text(text, encoding="utf-8")
 
     assert settings.read_env_file(file) == ({}, {})
-    assert set(re.findall(r"^# (NDDT_\w+)=", text, re.MULTILINE)) == set(DECLARED)
+    assert set(re.findall(rf"^# ({VARIABLE})=", text, re.MULTILINE)) == set(DECLARED)
 
 
 def test_env_example_can_be_used_as_it_is(tmp_path: Path) -> None:
     """Without the signs of comments its lines are settings."""
-    text = re.sub(r"^# (NDDT_\w+=)", r"\1", document(".env.example"), flags=re.MULTILINE)
+    text = re.sub(rf"^# ({VARIABLE}=)", r"\1", document(".env.example"), flags=re.MULTILINE)
     (tmp_path / ".env").write_text(text, encoding="utf-8")
 
     loaded = settings.load(tmp_path, {"HOME": str(tmp_path)}, {})
 
     assert {name for name, source in loaded.sources.items() if source == "default"} <= {
-        # The last one is for the environment alone.
-        *(name for name, item in DECLARED.items() if not item["default"]),
+        *(name for name, item in DECLARED.items() if item["own"] or not item["default"]),
+        # This one is for the environment alone.
         "NDDT_ENV_FILE",
     }
 
@@ -219,7 +228,7 @@ def test_readme_has_the_task(name: str) -> None:
 
 def test_readme_has_no_other_settings() -> None:
     """One that is gone, or is misspelt, helps nobody."""
-    found = set(re.findall(r"NDDT_[A-Z_]+", "".join(map(document, DOCUMENTS))))
+    found = set(re.findall(VARIABLE, "".join(map(document, DOCUMENTS))))
 
     assert found <= set(DECLARED)
 

@@ -1,0 +1,288 @@
+"""Daytona: how often it is asked, what goes wrong, and what is never left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.daytona_double import FAULTS, DaytonaDouble, Row, fault
+from tests.integration.contract import KEY, REPOSITORY, Caller, Done, end, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+LIFECYCLE = (
+    "Creating Daytona sandbox: ",
+    "Building custom Daytona sandbox with Claude Code installed...",
+    "This will take a few minutes on first build...",
+    "Sandbox is ready!",
+    "Creating Daytona API client...",
+    "Connecting via SSH...",
+)
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A caller whose provider is the double, and the double."""
+
+    caller: Caller
+    double: DaytonaDouble
+
+    def agent(self, script: str) -> Caller:
+        """Have a shell script in place of the agent."""
+        command = f"bash -c {_quoted(script)} agent"
+        return self.caller.having(NDDT_COMMAND=command, ANTHROPIC_API_KEY=KEY)
+
+    def ours(self) -> list[str]:
+        """Name the sandboxes that exist."""
+        return [one.name for one in self.double.sandboxes().values() if one.state != "destroying"]
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+@pytest.fixture(scope="module")
+def double() -> Iterator[DaytonaDouble]:
+    """A platform whose minutes last a second."""
+    with DaytonaDouble(minute_s=1.0) as one:
+        yield one
+
+
+@pytest.fixture
+def cloud(
+    double: DaytonaDouble,
+    on_own_machine: tuple[str, ...],
+    environ: Mapping[str, str],
+    workspace: Path,
+) -> Iterator[Cloud]:
+    """Somebody with an account; what a test leaves there is removed, and nothing goes wrong."""
+    caller = Caller(
+        provider="daytona",
+        launcher=(*on_own_machine, str(REPOSITORY / "nddt")),
+        directory=workspace,
+        environ={**environ, **double.environ, "NDDT_IDLE_MINUTES": "600"},
+    )
+    double.heal()
+    double.forget_requests()
+    yield Cloud(caller, double)
+    double.heal()
+    caller("cleanup", "--all", "--yes")
+    eventually(lambda: not double.sandboxes(), 15)
+    assert not double.sandboxes()
+
+
+def counted(double: DaytonaDouble) -> list[str]:
+    """Give the requests but for polls: `POST /sandbox`."""
+    return [one.line for one in double.requests() if not one.is_poll]
+
+
+def status_lines(done: Done) -> list[str]:
+    """Pick what is neither a command nor the build's log."""
+    starts = ("nddt: Creating", "nddt: Building", "nddt: This", "nddt: Sandbox", "nddt: Conn")
+    return [
+        line.removeprefix("nddt: ") for line in done.said.splitlines() if line.startswith(starts)
+    ]
+
+
+# -- runs -----------------------------------------------------------------------------------
+
+
+def test_the_first_run_builds_and_the_second_does_not(cloud: Cloud) -> None:
+    """The lines are the document's; the answer is alone on stdout; nothing is left."""
+    run = ("run", "--demo", "--verbose", "--prompt", "Say hello")
+
+    first = cloud.caller(*run, within_s=500)
+    cloud.double.forget_requests()
+    second = cloud.caller(*run)
+
+    for done in (first, second):
+        assert done.code == 0, done.said
+        assert "“Say hello”" in done.stdout.decode()
+    wanted = [line for line in LIFECYCLE if not line.startswith(("Building", "This"))]
+    assert [re.sub(r"nddt-\d{8}-\d{6}-\d+$", "", line) for line in status_lines(second)] == wanted
+    requests = counted(cloud.double)
+    assert len(requests) <= 6, requests
+    assert not [one for one in requests if "snapshots" in one or "object-storage" in one]
+    assert not cloud.ours()
+
+
+def test_a_warm_run_asks_nothing(cloud: Cloud) -> None:
+    """No request with a kept connection or a valid token, two with nothing."""
+    caller = cloud.agent("echo answer").having(NDDT_PERSISTENT="true")
+    run = ("run", "--prompt", "x")
+    first = caller(*run)
+    assert (first.code, first.stdout, first.said) == (0, b"answer\n", "")
+    directory = caller.runtime / "s-nddt-workspace"
+
+    def again() -> list[str]:
+        cloud.double.forget_requests()
+        done = caller(*run)
+        assert (done.code, done.stdout, done.said) == (0, b"answer\n", "")
+        return counted(cloud.double)
+
+    kept = again()
+    (directory / "s").unlink()
+    with_token = again()
+    (directory / "s").unlink()
+    (directory / "access").unlink()
+    with_nothing = again()
+
+    assert (kept, with_token) == ([], [])
+    assert len(with_nothing) <= 2, with_nothing
+
+
+def test_an_answer_survives_cut_connections(cloud: Cloud) -> None:
+    """Five cuts during one long answer: complete, in order, with the agent's code."""
+    script = "for i in $(seq 1 4000); do echo line $i; sleep 0.002; done; echo end >&2; exit 7"
+    running = cloud.agent(script).start("run", "--prompt", "x")
+    assert running.stdout
+    head = b"".join(running.stdout.readline() for _ in range(20))
+    for _ in range(5):
+        time.sleep(0.8)  # the moment does not matter, only that it is during the answer
+        cloud.double.cut_connections()
+
+    done = end(running, 60)
+
+    expected = "".join(f"line {i}\n" for i in range(1, 4001)).encode()
+    assert (done.code, done.said) == (7, "end\n")
+    assert expected == head + done.stdout
+    assert not cloud.ours()
+
+
+@pytest.mark.parametrize("name", ["persistent", "ephemeral"])
+def test_stdin_survives_cut_connections(cloud: Cloud, name: str) -> None:
+    """What is piped in arrives once, in order."""
+    data = os.urandom(3_000_000)
+    caller = cloud.agent("cat; exit 3").having(NDDT_PERSISTENT=str(name == "persistent").lower())
+    cloud.double.fail(fault("ssh drop", times=1))
+
+    done = caller("run", stdin=data)
+
+    assert (done.code, done.stdout) == (3, data), done.said
+
+
+def test_a_stopped_sandbox_ends_its_run_with_74(cloud: Cloud) -> None:
+    """The run says what has happened."""
+    caller = cloud.agent("echo up; sleep 100").having(NDDT_PERSISTENT="true")
+    running = caller.start("run", "--prompt", "x")
+    assert running.stdout
+    assert running.stdout.readline() == b"up\n"
+
+    cloud.double.stop_behind_back("nddt-workspace")
+    cloud.double.cut_connections()
+    done = end(running)
+
+    assert done.code == 74
+    assert "was stopped" in done.said.splitlines()[-1]
+    again = cloud.agent("echo well").having(NDDT_PERSISTENT="true")("run", "--prompt", "x")
+    assert (again.code, again.stdout) == (0, b"well\n"), again.said
+
+
+# -- faults ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(set(FAULTS) - {"hang", "accept then hang", "build failed"}))
+def test_a_fault_at_any_request(cloud: Cloud, name: str) -> None:
+    """The run succeeds, or ends with one line and a code; nothing is left unsaid."""
+    caller = cloud.agent("echo answer")
+    for place in (1, 2, 3, 4):
+        cloud.double.forget_requests()
+        cloud.double.fail(fault(name, at=place))
+        done = caller("run", "--prompt", "x", within_s=90)
+        cloud.double.heal()
+
+        assert "Traceback" not in done.said
+        assert "<html" not in done.said.lower()
+        if done.code == 0:
+            assert done.stdout == b"answer\n"
+        else:
+            assert done.code in {69, 73, 74, 75, 77, 78}, (place, done.said)
+            assert done.said.splitlines()[-1].startswith("nddt: ")
+        for left in cloud.ours():
+            assert left in done.said, (place, name)
+            assert cloud.caller("cleanup", "--name", left, "--yes").code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("401", 77, "DAYTONA_API_KEY (from: environment)"),
+        ("403 scope", 77, "write:sandboxes"),
+        ("403 suspended", 69, "suspended"),
+        ("400 cpu", 75, "Total CPU limit exceeded"),
+        ("429 suffixed", 75, "too many requests"),
+        ("500", 69, "500"),
+    ],
+)
+def test_a_fault_that_stays(cloud: Cloud, name: str, code: int, words: str) -> None:
+    """One line with the next step."""
+    cloud.double.fail(fault(name, at="POST /sandbox", times=None))
+
+    done = cloud.agent("echo never")("run", "--prompt", "x", within_s=240)
+
+    assert (done.code, done.stdout) == (code, b""), done.said
+    (line,) = done.said.splitlines()
+    assert words in line
+    assert " — " in line
+
+
+def test_a_key_that_is_missing(cloud: Cloud) -> None:
+    """77, and where a key is made."""
+    caller = cloud.agent("echo never").having(DAYTONA_API_KEY="")
+
+    done = caller("run", "--prompt", "x")
+
+    assert (done.code, len(done.said.splitlines())) == (77, 1), done.said
+    assert "DAYTONA_API_KEY is not set" in done.said
+
+
+def test_a_changed_host_key_is_not_accepted(cloud: Cloud) -> None:
+    """74 at once, and what to do if it is meant so."""
+    caller = cloud.agent("echo answer").having(XDG_STATE_HOME=str(cloud.caller.directory))
+    assert caller("run", "--prompt", "x").code == 0
+    cloud.double.change_host_key()
+
+    done = caller("run", "--prompt", "x")
+
+    assert done.code == 74, done.said
+    assert "another key than before" in done.said.splitlines()[-1]
+
+
+# -- clean-up -------------------------------------------------------------------------------
+
+
+def test_a_clean_up_of_many(cloud: Cloud) -> None:
+    """Of 250 sandboxes of three owners exactly ours go; what cannot go is said."""
+    ours = next(iter(cloud.caller("config").lines), "")
+    assert ours
+    made = cloud.agent("true").having(NDDT_PERSISTENT="true")("run", "--prompt", "x")
+    assert made.code == 0, made.said
+    owner = cloud.double.sandboxes()["nddt-workspace"].labels["nddt.owner"]
+    rows = [
+        Row(
+            name=f"box-{i}",
+            labels={
+                "nddt": "persistent",
+                "nddt.owner": owner if i % 3 == 0 else f"other{i % 3}@elsewhere",
+                "nddt.created": "1",
+            },
+        )
+        for i in range(250)
+    ]
+    cloud.double.add_sandboxes(rows)
+
+    done = cloud.caller("cleanup", "--all", "--yes", within_s=240)
+
+    mine = {row.name for row in rows if row.labels["nddt.owner"] == owner} | {"nddt-workspace"}
+    assert (done.code, set(done.lines)) == (0, mine), done.said
+    left = set(cloud.double.sandboxes())
+    assert left == {row.name for row in rows} - mine
+    for name in left:
+        cloud.double.remove_behind_back(name)

@@ -1,0 +1,685 @@
+"""Sessions that outlive their connection: the real client and the real relay, without SSH.
+
+In the place of ssh and sshd is a small program that joins the client to a shell as they do.
+It can be killed, as a connection breaks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from scripts import inside
+from scripts.errors import TimeLimitError, TransportLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parent.parent
+SOON_S = 30
+"""A wait for what happens at once, on a machine that does much else."""
+MIB = 1 << 20
+
+CLIENT = """
+import os, signal, sys, time, types
+from contextlib import nullcontext
+from pathlib import Path
+from scripts import connections, durable, signals
+from scripts.errors import EndedBySignalError, NddtError
+
+root, name, timeout_s = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+server = [sys.executable, "-ESc", (root / "server.py").read_text(), str(root)]
+retakes = root / "retakes"
+
+def retake(errors, attempt):
+    with retakes.open("a") as file:
+        file.write(f"{attempt}\\n")
+    while (root / "hold").exists():
+        time.sleep(0.01)
+
+line = connections.Line(
+    sandbox="double",
+    connection=types.SimpleNamespace(
+        direct_argv=lambda *words: (*server, *words), cancelling=lambda forwards: nullcontext()
+    ),
+    is_kept=False,
+    is_durable=True,
+    retake=retake,
+)
+script = (root / "script").read_text()
+try:
+    with signals.raised():
+        code = durable.Session(name, script, None).attend(line, (), timeout_s)
+except EndedBySignalError as error:
+    code = error.exit_code
+except BrokenPipeError:
+    code = 141
+except NddtError as error:
+    (root / "error").write_text(f"{type(error).__name__}: {error.message}")
+    code = error.exit_code
+os._exit(code)
+"""
+"""Attends to one session as `inv run` does, with its stdin, stdout and stderr."""
+
+SERVER = """
+import os, subprocess, sys, threading
+
+root, *_, command = sys.argv[1:]
+mode = ""
+if os.path.exists(root + "/mode"):
+    mode = open(root + "/mode").read()
+    os.unlink(root + "/mode")
+if mode == "refuse":
+    os._exit(255)
+child = subprocess.Popen(
+    ["sh", "-c", command],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    start_new_session=True,
+    env={"NDDT_RUN": root + "/run", "PATH": os.environ["PATH"], "BOTH": "sshd"},
+)
+with open(root + "/servers", "a") as file:
+    file.write(f"{os.getpid()} {child.pid}\\n")
+closed = []
+
+def close(descriptor):
+    os.close(descriptor)
+    closed.append(descriptor)
+    if len(closed) == 2:  # nothing is left of the channel: ssh ends, and with it the connection
+        os._exit(255)
+
+def copy_in():
+    try:
+        while data := os.read(0, 65536):
+            while data:
+                data = data[os.write(child.stdin.fileno(), data):]
+    except OSError:
+        pass
+    close(child.stdin.fileno())
+
+def copy_out():
+    while data := os.read(child.stdout.fileno(), 65536):
+        if mode == "cut":
+            os._exit(255)
+        try:
+            while data:
+                data = data[os.write(1, data):]
+        except OSError:  # the client is gone, and ssh tells sshd that nobody listens any more
+            return close(child.stdout.fileno())
+
+threading.Thread(target=copy_in, daemon=True).start()
+out = threading.Thread(target=copy_out, daemon=True)
+out.start()
+code = child.wait()
+out.join()
+os._exit(code if code >= 0 else 255)
+"""
+"""Joins its stdin and stdout to a command's as ssh and sshd do together."""
+
+
+def wait_for(what: Callable[[], object], timeout_s: float = SOON_S) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < deadline, "it has not come"
+        time.sleep(0.02)
+
+
+def _environment_has(pid: str, text: bytes) -> bool:
+    try:
+        return text in Path("/proc", pid, "environ").read_bytes()
+    except OSError:
+        return False
+
+
+@dataclass(frozen=True)
+class Double:
+    """A sandbox that is a directory of this machine."""
+
+    root: Path
+    clients: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def run(self) -> Path:
+        """The sandbox's private directory."""
+        return self.root / "run"
+
+    def begin(
+        self,
+        *argv: str,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+        timeout_s: int = 0,
+        **script: str,
+    ) -> subprocess.Popen[bytes]:
+        """Start a client with a program that notes its start."""
+        before = f"echo x >>{self.root}/starts"
+        text = inside.script(argv, {}, directory="/", **{"before": before, **script})
+        (self.root / "script").write_text(text)
+        started = subprocess.Popen(
+            [sys.executable, "-c", CLIENT, str(self.root), "one", str(timeout_s)],
+            cwd=ROOT,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env={"PATH": f"{Path(sys.base_prefix) / 'bin'}:{os.environ['PATH']}"},
+            start_new_session=True,
+        )
+        self.clients.append(started)
+        return started
+
+    def execute(
+        self, *argv: str, data: bytes | None = None, timeout_s: int = 0, **script: str
+    ) -> tuple[int, bytes, bytes]:
+        """Run a program to its end: exit code, stdout, stderr."""
+        stdin = subprocess.DEVNULL if data is None else subprocess.PIPE
+        started = self.begin(*argv, stdin=stdin, timeout_s=timeout_s, **script)
+        stdout, stderr = started.communicate(data, timeout=60)
+        return started.returncode, stdout, stderr
+
+    @property
+    def error(self) -> str:
+        """What the client has said when it gave up."""
+        return (self.root / "error").read_text()
+
+    @property
+    def starts(self) -> int:
+        """How often the program has been started."""
+        file = self.root / "starts"
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+    @property
+    def servers(self) -> list[tuple[int, int]]:
+        """The process ids of each connection so far: its server and its connector."""
+        file = self.root / "servers"
+        lines = file.read_text().splitlines() if file.exists() else []
+        found = [tuple(map(int, line.split())) for line in lines]
+        return [(server, connector) for server, connector in found]
+
+    @property
+    def keeper(self) -> int:
+        """The process that keeps the session."""
+        wait_for(lambda: (self.run / "one.pid").exists() and (self.run / "one.pid").read_text())
+        program = (self.run / "one.pid").read_text()
+        stat = Path("/proc", program, "stat").read_text()
+        return int(stat.rpartition(")")[2].split()[1])
+
+    def cut(self, how: Literal["server", "connector"]) -> None:
+        """Break the newest connection, and wait for the next one."""
+        count = len(self.servers)
+        server, connector = self.servers[-1]
+        if how == "server":
+            os.kill(server, signal.SIGKILL)
+        else:
+            os.killpg(connector, signal.SIGKILL)
+        wait_for(lambda: len(self.servers) > count)
+
+    def processes(self) -> list[str]:
+        """Give the processes that belong to the sandbox."""
+        mark = f"NDDT_RUN={self.run}\0".encode()
+        pids = (path.name for path in Path("/proc").iterdir() if path.name.isdigit())
+        return [pid for pid in pids if _environment_has(pid, mark)]
+
+    def is_clean(self) -> bool:
+        """Tell whether nothing is left of a session."""
+        return not self.processes() and [path.name for path in self.run.iterdir()] == ["env"]
+
+
+@pytest.fixture
+def double(runtime: Path) -> Iterator[Double]:
+    """Make one; in the end nothing must be left in it: no process, no socket, no file."""
+    made = Double(runtime)
+    made.run.mkdir()
+    (made.run / "env").write_text("")
+    (made.root / "server.py").write_text(SERVER)
+    yield made
+    try:
+        wait_for(made.is_clean, 10)
+    finally:
+        for client in made.clients:
+            client.kill()
+            client.communicate()
+        for pid in made.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def python(text: str) -> tuple[str, ...]:
+    """Give the command of a program in Python."""
+    return ("python3", "-ESc", f"import os, sys, time, signal\n{text}")
+
+
+def randoms(size: int, seed: int = 0) -> bytes:
+    """Give bytes of all kinds."""
+    return random.Random(seed).randbytes(size)  # noqa: S311  (not for secrets)
+
+
+# -- how it ends ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("exit 0", 0), ("exit 3", 3), ("exit 255", 255)]
+    + [("kill -TERM $$", 143), ("kill -KILL $$", 137)],
+)
+def test_exit_code(double: Double, text: str, code: int) -> None:
+    """Is the program's, also where ssh has a meaning of its own for it."""
+    assert double.execute("sh", "-c", text) == (code, b"", b"")
+    assert (double.starts, len(double.servers)) == (1, 1)
+
+
+def test_script_that_a_signal_ends(double: Double) -> None:
+    """Is 128 + n, too."""
+    assert double.execute("true", before="kill -TERM $$")[0] == 143
+
+
+def test_script_knows_its_files(double: Double) -> None:
+    """What comes after the program looks at them, from another directory."""
+    after = '[ -e "${0%.sh}.pid" ] && echo its pid; [ ! -e "$0" ] && echo no script'
+
+    assert double.execute("true", after=after) == (0, b"its pid\nno script\n", b"")
+
+
+def test_environment_and_umask(double: Double) -> None:
+    """Are those of any session; Python adds LC_CTYPE where there is no locale."""
+    before = (
+        "umask; export -p | grep -v -e LC_CTYPE -e PWD -e NDDT_RUN -e PATH; ls -l /proc/$$/fd | "
+        "grep -c 'socket:'; (ulimit -S -n; trap)"
+    )
+    plain = subprocess.run(
+        ["sh", "-c", before],
+        env={"NDDT_RUN": "", "PATH": os.environ["PATH"], "BOTH": "sshd"},
+        capture_output=True,
+        check=True,
+    )
+
+    assert double.execute("true", before=before) == (0, plain.stdout, b"")
+
+
+# -- what comes out -------------------------------------------------------------------------
+
+
+def test_output_is_exact(double: Double) -> None:
+    """5 MB on each of two streams that are never mixed up."""
+    data = [randoms(5_000_000, seed) for seed in (1, 2)]
+    for number, one in enumerate(data):
+        (double.root / f"data{number}").write_bytes(one)
+
+    code, *found = double.execute(
+        "sh", "-c", f"cat {double.root}/data0 & cat {double.root}/data1 >&2; wait; exit 3"
+    )
+
+    assert (code, found == data) == (3, True)
+
+
+def test_last_words(double: Double) -> None:
+    """A pipe full of them, after which the program ends at once."""
+    text = "import fcntl; fcntl.fcntl(1, 1031, 1 << 20); os.write(1, b'x' * (1 << 20)); os._exit(4)"
+
+    code, stdout, _ = double.execute(*python(text))
+
+    assert (code, len(stdout)) == (4, MIB)
+
+
+@pytest.mark.parametrize("how", ["server", "connector"])
+def test_broken_connection_while_it_prints(
+    double: Double, how: Literal["server", "connector"]
+) -> None:
+    """Loses nothing and repeats nothing, five times."""
+    data = randoms(12 * MIB)
+    (double.root / "data").write_bytes(data)
+    text = f"f = open('{double.root}/data', 'rb')\nwhile d := f.read(1 << 18): "
+    text += "os.write(1 + (f.tell() > 6 << 20), d); time.sleep(0.01)\nsys.exit(3)"
+    started = double.begin(*python(text))
+    assert started.stdout
+    assert started.stderr
+    found = [b"", b""]
+    for number, stream in ((0, started.stdout), (1, started.stderr)):
+        for _ in range(3 - number):
+            found[number] += stream.read(MIB)
+            double.cut(how)
+        found[number] += stream.read() if number else stream.read(6 * MIB - len(found[0]))
+
+    assert (started.wait(SOON_S), double.starts, len(double.servers)) == (3, 1, 6)
+    assert (b"".join(found) == data, started.stdout.read()) == (True, b"")
+
+
+def test_connection_that_breaks_at_the_very_end(double: Double) -> None:
+    """Takes the exit code with it; it is told again."""
+    started = double.begin("sh", "-c", f"echo up; read x <{double.root}/go; echo end; exit 3")
+    os.mkfifo(double.root / "go")
+    assert started.stdout
+    assert started.stdout.readline() == b"up\n"
+    (double.root / "hold").touch()
+    os.kill(double.servers[-1][0], signal.SIGKILL)
+    wait_for((double.root / "retakes").exists)
+    program = Path("/proc", (double.run / "one.pid").read_text())
+    (double.root / "go").write_text("\n")
+    wait_for(lambda: not program.exists())
+    (double.root / "hold").unlink()
+
+    assert (started.stdout.read(), started.wait(SOON_S), double.starts) == (b"end\n", 3, 1)
+
+
+@pytest.mark.parametrize("mode", ["refuse", "cut"])
+def test_first_connection_that_breaks(double: Double, mode: str) -> None:
+    """Before we have heard anything of it; the program may run already, and does so once."""
+    (double.root / "mode").write_text(mode)
+
+    assert double.execute("sh", "-c", "cat; exit 3", data=b"in") == (3, b"in", b"")
+    assert double.starts == 1
+
+
+def test_slow_reader(double: Double) -> None:
+    """Slows the program down, and costs no memory in the sandbox."""
+    started = double.begin("head", "-c", "200000000", "/dev/zero")
+    status = Path("/proc", str(double.keeper), "status")
+    assert started.stdout
+    assert len(started.stdout.read(MIB)) == MIB
+    (double.root / "hold").touch()
+    connected = [_resident_mib(status) for _ in range(5) if not time.sleep(0.1)]
+    os.kill(double.servers[-1][0], signal.SIGKILL)
+    wait_for((double.root / "retakes").exists)
+    alone = [_resident_mib(status) for _ in range(10) if not time.sleep(0.1)]
+    (double.root / "hold").unlink()
+    size = MIB
+    while data := started.stdout.read(MIB):
+        size += len(data)
+
+    assert (size, started.wait(SOON_S)) == (200_000_000, 0)
+    assert max(connected) < 40
+    assert max(alone) < 150
+
+
+def _resident_mib(status: Path) -> int:
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines["VmRSS"].split()[0]) // 1024
+
+
+def test_reader_that_goes_away(double: Double) -> None:
+    """As that of a pipe into head; the program is ended."""
+    ours, theirs = os.pipe()
+    started = double.begin("sh", "-c", "echo up; while echo y; do :; done", stdout=theirs)
+    os.close(theirs)
+    assert os.read(ours, 3) == b"up\n"
+    os.close(ours)
+
+    assert started.wait(SOON_S) == 141
+
+
+def test_endless_stdout_leaves_room_for_stderr(double: Double) -> None:
+    """What is said there must not wait for the end."""
+    started = double.begin("sh", "-c", "echo up >&2; yes & sleep 0.3; echo news >&2; wait")
+    assert started.stdout
+    assert started.stderr
+    threading.Thread(target=_drain, args=(started.stdout.fileno(),), daemon=True).start()
+
+    assert (started.stderr.readline(), started.stderr.readline()) == (b"up\n", b"news\n")
+    started.terminate()
+    assert started.wait(SOON_S) == 143
+
+
+def _drain(descriptor: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(descriptor, MIB):
+            pass
+
+
+# -- what goes in ---------------------------------------------------------------------------
+
+
+def test_stdin_is_exact(double: Double) -> None:
+    """3 MB of all bytes, there and back, to its end."""
+    data = b"\0\0" + randoms(3_000_000) + b"\0"
+
+    code, stdout, stderr = double.execute("cat", data=data)
+
+    assert (code, stdout == data, stderr) == (0, True, b"")
+
+
+def test_end_of_stdin(double: Double) -> None:
+    """Reaches the program while its output is still to come."""
+    text = "while read line; do echo got $line; done; echo end; echo more"
+
+    assert double.execute("sh", "-c", text, data=b"a\nb\n") == (
+        0,
+        b"got a\ngot b\nend\nmore\n",
+        b"",
+    )
+
+
+def test_no_stdin(double: Double) -> None:
+    """Is the end of it."""
+    assert double.execute("sh", "-c", "wc -c") == (0, b"0\n", b"")
+
+
+def test_answer_before_the_end_of_stdin(double: Double) -> None:
+    """As in a talk."""
+    started = double.begin("sh", "-c", "while read x; do echo got $x; done", stdin=subprocess.PIPE)
+    assert started.stdin
+    assert started.stdout
+    for word in (b"a", b"b"):
+        started.stdin.write(word + b"\n")
+        started.stdin.flush()
+        assert started.stdout.readline() == b"got " + word + b"\n"
+    started.stdin.close()
+
+    assert started.wait(SOON_S) == 0
+
+
+@pytest.mark.parametrize("text", ["exit 3", "exec <&-; sleep 0.2; exit 3"])
+@pytest.mark.parametrize("size", [0, 5_000_000])
+def test_stdin_that_nobody_reads(double: Double, text: str, size: int) -> None:
+    """And that does not end: neither is waited for."""
+    started = double.begin("sh", "-c", text, stdin=subprocess.PIPE)
+    assert started.stdin
+    with contextlib.suppress(BrokenPipeError):
+        started.stdin.write(bytes(size))
+        started.stdin.flush()
+
+    assert started.wait(SOON_S) == 3
+    with contextlib.suppress(BrokenPipeError):
+        started.stdin.close()
+
+
+@pytest.mark.parametrize("how", ["server", "connector"])
+def test_broken_connection_while_it_reads(
+    double: Double, how: Literal["server", "connector"]
+) -> None:
+    """Loses nothing and repeats nothing on the way in and on the way back, five times."""
+    data = randoms(10 * MIB)
+    text = "while d := os.read(0, 1 << 16):\n time.sleep(0.002)\n while d: d = d[os.write(1, d):]"
+    started = double.begin(*python(text + "\nsys.exit(3)"), stdin=subprocess.PIPE)
+    assert started.stdin
+    assert started.stdout
+    writing = threading.Thread(target=_write_all, args=(started.stdin.fileno(), data))
+    writing.start()
+    found = b""
+    for _ in range(5):
+        found += started.stdout.read(MIB)
+        double.cut(how)
+    writing_done = threading.Event()
+    threading.Thread(target=lambda: (writing.join(), writing_done.set()), daemon=True).start()
+    while len(found) < len(data):
+        found += started.stdout.read(min(MIB, len(data) - len(found)))
+    assert writing_done.wait(SOON_S)
+    started.stdin.close()
+
+    assert (started.stdout.read(), started.wait(SOON_S)) == (b"", 3)
+    assert (found == data, double.starts, len(double.servers)) == (True, 1, 6)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view[:MIB]) :]
+
+
+# -- the end of others ----------------------------------------------------------------------
+
+SILENT = ("sh", "-c", "echo up; exec sleep 60")
+PRINTING = ("sh", "-c", "echo up; while echo line; do sleep 0.01; done")
+FLOODING = ("sh", "-c", "echo up; exec yes")
+DEAF = ("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done")
+READING = ("sh", "-c", "echo up; exec cat >/dev/null")
+each_program = pytest.mark.parametrize(
+    "argv",
+    [
+        pytest.param(SILENT, id="silent"),
+        pytest.param(PRINTING, id="printing"),
+        pytest.param(FLOODING, id="flooding"),
+        pytest.param(DEAF, id="deaf-to-sigterm"),
+        pytest.param(READING, id="reading"),
+    ],
+)
+
+
+def is_gone(pid: int) -> Callable[[], bool]:
+    """Give the question whether a process has ended."""
+    return lambda: not Path("/proc", str(pid)).exists()
+
+
+@each_program
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "asked-to-end"])
+def test_client_that_ends(double: Double, argv: tuple[str, ...], signum: signal.Signals) -> None:
+    """Ends the program, over a connection that is sound."""
+    started = double.begin(*argv, stdin=subprocess.PIPE)
+    assert started.stdout
+    assert started.stdout.readline() == b"up\n"
+    program = int((double.run / "one.pid").read_text())
+    threading.Thread(target=_drain, args=(started.stdout.fileno(),), daemon=True).start()
+    started.send_signal(signum)
+
+    wait_for(is_gone(program))
+    assert started.wait(SOON_S) == (-9 if signum == signal.SIGKILL else 143)
+    assert double.starts == 1
+
+
+def test_client_and_connection_that_end_together(double: Double) -> None:
+    """As when a machine is switched off: the program waits for a client."""
+    started = double.begin(*SILENT)
+    assert started.stdout
+    assert started.stdout.readline() == b"up\n"
+    keeper, program = double.keeper, int((double.run / "one.pid").read_text())
+    started.send_signal(signal.SIGSTOP)
+    os.kill(double.servers[-1][0], signal.SIGKILL)
+    connector = double.servers[-1][1]
+    started.kill()
+    wait_for(is_gone(connector))
+
+    assert not is_gone(program)()
+    os.kill(program, signal.SIGKILL)
+    os.kill(keeper, signal.SIGKILL)
+    for path in double.run.glob("one.*"):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param("sleep 60 &", id="silent"),
+        pytest.param("while sleep 0.1; do echo more; done &", id="printing"),
+        pytest.param("(trap '' TERM; sleep 60) &", id="deaf-to-sigterm"),
+        pytest.param("sleep 60 >/dev/null 2>&1 &", id="without-our-pipes"),
+    ],
+)
+def test_process_that_the_program_leaves(double: Double, left: str) -> None:
+    """Does not keep us, and is ended."""
+    started = double.begin("sh", "-c", f"{left} echo $!; exit 3")
+    assert started.stdout
+    background = int(started.stdout.readline())
+    threading.Thread(target=_drain, args=(started.stdout.fileno(),), daemon=True).start()
+
+    assert started.wait(SOON_S) == 3
+    wait_for(is_gone(background))
+
+
+@each_program
+def test_time_limit(double: Double, argv: tuple[str, ...]) -> None:
+    """Ends the program, whatever it does."""
+    started = double.begin(*argv, timeout_s=1)
+    assert started.stdout
+    assert started.stdout.readline() == b"up\n"
+    program = int((double.run / "one.pid").read_text())
+    threading.Thread(target=_drain, args=(started.stdout.fileno(),), daemon=True).start()
+
+    assert started.wait(SOON_S) == TimeLimitError.exit_code
+    assert double.error == "TimeLimitError: the time limit of 1 s is over"
+    wait_for(is_gone(program))
+
+
+def test_time_limit_with_stdin_that_nobody_reads(double: Double) -> None:
+    """What is under way must not keep the end from being asked for."""
+    started = double.begin(*SILENT, stdin=subprocess.PIPE, timeout_s=1)
+    assert started.stdin
+    with contextlib.suppress(BrokenPipeError):
+        started.stdin.write(bytes(5_000_000))
+
+    assert started.wait(SOON_S) == TimeLimitError.exit_code
+
+
+def test_time_limit_while_the_connection_stands_still(double: Double) -> None:
+    """The limit counts, though the program cannot be asked to end."""
+    started = double.begin(
+        "sh", "-c", "echo up; exec cat >/dev/null", stdin=subprocess.PIPE, timeout_s=3
+    )
+    assert started.stdin
+    assert started.stdout
+    assert started.stdout.readline() == b"up\n"
+    os.kill(double.servers[-1][0], signal.SIGSTOP)
+    threading.Thread(target=_write_zeros, args=(started.stdin.fileno(),), daemon=True).start()
+    try:
+        assert started.wait(SOON_S) == TimeLimitError.exit_code
+    finally:
+        os.kill(double.servers[-1][0], signal.SIGKILL)
+        os.kill(double.keeper, signal.SIGTERM)
+
+
+def _write_zeros(descriptor: int) -> None:
+    with contextlib.suppress(OSError):
+        os.write(descriptor, bytes(5_000_000))
+
+
+@pytest.mark.parametrize("files_stay", [True, False])
+def test_keeper_that_is_gone(double: Double, *, files_stay: bool) -> None:
+    """As after a restart of the sandbox: there is nothing to come back to."""
+    started = double.begin(*SILENT)
+    assert started.stdout
+    assert started.stdout.readline() == b"up\n"
+    keeper, program = double.keeper, int((double.run / "one.pid").read_text())
+    (double.root / "hold").touch()
+    os.kill(double.servers[-1][0], signal.SIGKILL)
+    wait_for((double.root / "retakes").exists)
+    os.kill(keeper, signal.SIGKILL)
+    os.killpg(program, signal.SIGKILL)
+    if not files_stay:
+        for path in double.run.glob("one.*"):
+            path.unlink()
+    (double.root / "hold").unlink()
+
+    assert started.wait(SOON_S) == TransportLostError.exit_code
+    assert double.error.startswith("DeadLineError: ")
+    assert double.starts == 1
+    for path in double.run.glob("one.*"):
+        path.unlink()
+
+
+def test_sandbox_without_a_place_for_the_session(double: Double) -> None:
+    """Is an error at once."""
+    double.run.rename(double.root / "elsewhere")
+    code, _, _ = double.execute("true")
+    (double.root / "elsewhere").rename(double.run)
+
+    assert code == TransportLostError.exit_code
+    assert double.error == "TransportLostError: the session could not be started"
