@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
     from scripts.lifecycle import Work
     from scripts.plan import Plan
+    from scripts.providers import Sandbox
 
 log = logging.getLogger("nddt")
 
 SILENT_S = 15
 """Seconds after which a silent network connection is asked whether it lives; three times."""
+FIRST_PATIENCE_S = 60
+"""How long a first connection may take, with all its attempts."""
 PAUSES_S = (0.1, 0.3, 1, 2, 5, 10, 20)
 """Waits between attempts to connect; the last one again and again."""
 
@@ -155,10 +158,23 @@ def kept(work: Work, plan: Plan) -> Line:
         found = lifecycle.create_or_start(work, plan, version)
         connection.directory.mkdir(mode=0o700, exist_ok=True)
         if not connection.is_open():
-            pipe = work.provider.pipe(work.settings, found, _link(work, connection))
-            _open(work, plan, connection, pipe)
+            _open_first(work, plan, line, found)
         note.write_text(found.fingerprint)
+    if line.errors:
+        next(line.again(FIRST_PATIENCE_S))
     return line
+
+
+def _open_first(work: Work, plan: Plan, line: Line, found: Sandbox) -> None:
+    """Connect to a sandbox that runs; where a second attempt may help, only take note of it."""
+    link = _link(work, line.connection)
+    try:
+        _open(work, plan, line.connection, work.provider.pipe(work.settings, found, link))
+    except TransportLostError as error:
+        work.provider.explain(error.detail, link)
+        if not line.is_durable:
+            raise
+        line.errors = error.detail or error.message
 
 
 def _open(work: Work, plan: Plan, connection: Connection, pipe: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from scripts import inside, process, relay, signals
-from scripts.connections import DeadLineError
+from scripts.connections import FIRST_PATIENCE_S, DeadLineError
 from scripts.errors import TimeLimitError, TransportLostError
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 900
 """How long a program waits for a lost client, and a client for a lost program."""
-FIRST_PATIENCE_S = 60
-"""How long a first connection may take, with all its attempts."""
 END_S = relay.ENDING_S + 2
 """How long we stay to see a program end that we have asked to."""
 ACKNOWLEDGED = relay.WINDOW // 4

@@ -16,7 +16,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import pytest
 
@@ -30,6 +30,7 @@ ROOT = Path(__file__).parent.parent
 SOON_S = 30
 """A wait for what happens at once, on a machine that does much else."""
 MIB = 1 << 20
+CHUNK = 1 << 16
 
 CLIENT = """
 import os, signal, sys, time, types
@@ -161,11 +162,12 @@ class Double:
         stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.PIPE,
         timeout_s: int = 0,
-        **script: str,
+        before: str = ":",
+        after: str = ":",
     ) -> subprocess.Popen[bytes]:
         """Start a client with a program that notes its start."""
-        before = f"echo x >>{self.root}/starts"
-        text = inside.script(argv, {}, directory="/", **{"before": before, **script})
+        before = f"echo x >>{self.root}/starts; {before}"
+        text = inside.script(argv, {}, directory="/", before=before, after=after)
         (self.root / "script").write_text(text)
         started = subprocess.Popen(
             [sys.executable, "-c", CLIENT, str(self.root), "one", str(timeout_s)],
@@ -180,11 +182,11 @@ class Double:
         return started
 
     def execute(
-        self, *argv: str, data: bytes | None = None, timeout_s: int = 0, **script: str
+        self, *argv: str, data: bytes | None = None, before: str = ":", after: str = ":"
     ) -> tuple[int, bytes, bytes]:
         """Run a program to its end: exit code, stdout, stderr."""
         stdin = subprocess.DEVNULL if data is None else subprocess.PIPE
-        started = self.begin(*argv, stdin=stdin, timeout_s=timeout_s, **script)
+        started = self.begin(*argv, stdin=stdin, before=before, after=after)
         stdout, stderr = started.communicate(data, timeout=60)
         return started.returncode, stdout, stderr
 
@@ -231,6 +233,14 @@ class Double:
         pids = (path.name for path in Path("/proc").iterdir() if path.name.isdigit())
         return [pid for pid in pids if _environment_has(pid, mark)]
 
+    def forget(self) -> None:
+        """End a session that nobody comes back to."""
+        for pid in (self.keeper, int((self.run / "one.pid").read_text())):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for path in self.run.glob("one.*"):
+            path.unlink()
+
     def is_clean(self) -> bool:
         """Tell whether nothing is left of a session."""
         return not self.processes() and [path.name for path in self.run.iterdir()] == ["env"]
@@ -249,7 +259,10 @@ def double(runtime: Path) -> Iterator[Double]:
     finally:
         for client in made.clients:
             client.kill()
-            client.communicate()
+            client.wait()
+            for stream in filter(None, (client.stdin, client.stdout, client.stderr)):
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
         for pid in made.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
@@ -265,13 +278,56 @@ def randoms(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)  # noqa: S311  (not for secrets)
 
 
+class Reader:
+    """Reads a stream all the time, but for the times that it is told not to."""
+
+    def __init__(self, stream: IO[bytes] | None) -> None:
+        assert stream
+        self._stream = stream
+        self.found = bytearray()
+        self.reads = threading.Event()
+        self.reads.set()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while data := os.read(self._stream.fileno(), CHUNK):
+            self.found += data
+            self.reads.wait()
+
+    def wait_for(self, size: int) -> None:
+        """Wait until so many bytes have been read."""
+        wait_for(lambda: len(self.found) >= size)
+
+    def end(self) -> bytes:
+        """Wait for the stream's end, and give all of it."""
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        return bytes(self.found)
+
+
+class Writer:
+    """Writes to a stream, and closes it, without being waited for."""
+
+    def __init__(self, stream: IO[bytes] | None, data: bytes) -> None:
+        assert stream
+        self._stream, self._data = stream, data
+        threading.Thread(target=self._write, daemon=True).start()
+
+    def _write(self) -> None:
+        with contextlib.suppress(BrokenPipeError), self._stream:
+            self._stream.write(self._data)
+
+
 # -- how it ends ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("text", "code"),
-    [("exit 0", 0), ("exit 3", 3), ("exit 255", 255)]
-    + [("kill -TERM $$", 143), ("kill -KILL $$", 137)],
+    [
+        *(("exit 0", 0), ("exit 3", 3), ("exit 255", 255)),
+        *(("kill -TERM $$", 143), ("kill -KILL $$", 137)),
+    ],
 )
 def test_exit_code(double: Double, text: str, code: int) -> None:
     """Is the program's, also where ssh has a meaning of its own for it."""
@@ -342,17 +398,13 @@ def test_broken_connection_while_it_prints(
     text = f"f = open('{double.root}/data', 'rb')\nwhile d := f.read(1 << 18): "
     text += "os.write(1 + (f.tell() > 6 << 20), d); time.sleep(0.01)\nsys.exit(3)"
     started = double.begin(*python(text))
-    assert started.stdout
-    assert started.stderr
-    found = [b"", b""]
-    for number, stream in ((0, started.stdout), (1, started.stderr)):
-        for _ in range(3 - number):
-            found[number] += stream.read(MIB)
-            double.cut(how)
-        found[number] += stream.read() if number else stream.read(6 * MIB - len(found[0]))
+    found = Reader(started.stdout), Reader(started.stderr)
+    for number in range(1, 6):
+        wait_for(lambda size=2 * MIB * number: sum(len(one.found) for one in found) >= size)  # type: ignore[misc]
+        double.cut(how)
 
+    assert b"".join(one.end() for one in found) == data
     assert (started.wait(SOON_S), double.starts, len(double.servers)) == (3, 1, 6)
-    assert (b"".join(found) == data, started.stdout.read()) == (True, b"")
 
 
 def test_connection_that_breaks_at_the_very_end(double: Double) -> None:
@@ -385,21 +437,30 @@ def test_slow_reader(double: Double) -> None:
     """Slows the program down, and costs no memory in the sandbox."""
     started = double.begin("head", "-c", "200000000", "/dev/zero")
     status = Path("/proc", str(double.keeper), "status")
-    assert started.stdout
-    assert len(started.stdout.read(MIB)) == MIB
+    reader = Reader(started.stdout)
+    reader.wait_for(MIB)
+    reader.reads.clear()
+    connected = _most_resident_mib(status)
+    reader.reads.set()
     (double.root / "hold").touch()
-    connected = [_resident_mib(status) for _ in range(5) if not time.sleep(0.1)]
     os.kill(double.servers[-1][0], signal.SIGKILL)
     wait_for((double.root / "retakes").exists)
-    alone = [_resident_mib(status) for _ in range(10) if not time.sleep(0.1)]
+    size = len(reader.found)
+    alone = _most_resident_mib(status)
     (double.root / "hold").unlink()
-    size = MIB
-    while data := started.stdout.read(MIB):
-        size += len(data)
 
-    assert (size, started.wait(SOON_S)) == (200_000_000, 0)
-    assert max(connected) < 40
-    assert max(alone) < 150
+    assert (len(reader.end()), started.wait(SOON_S)) == (200_000_000, 0)
+    assert size < 100_000_000
+    assert connected < 40
+    assert 64 < alone < 150
+
+
+def _most_resident_mib(status: Path) -> int:
+    found = [_resident_mib(status)]
+    while len(found) < 5 or found[-1] > found[-5]:
+        time.sleep(0.05)
+        found.append(_resident_mib(status))
+    return max(found)
 
 
 def _resident_mib(status: Path) -> int:
@@ -421,19 +482,12 @@ def test_reader_that_goes_away(double: Double) -> None:
 def test_endless_stdout_leaves_room_for_stderr(double: Double) -> None:
     """What is said there must not wait for the end."""
     started = double.begin("sh", "-c", "echo up >&2; yes & sleep 0.3; echo news >&2; wait")
-    assert started.stdout
     assert started.stderr
-    threading.Thread(target=_drain, args=(started.stdout.fileno(),), daemon=True).start()
+    Reader(started.stdout)
 
     assert (started.stderr.readline(), started.stderr.readline()) == (b"up\n", b"news\n")
     started.terminate()
     assert started.wait(SOON_S) == 143
-
-
-def _drain(descriptor: int) -> None:
-    with contextlib.suppress(OSError):
-        while os.read(descriptor, MIB):
-            pass
 
 
 # -- what goes in ---------------------------------------------------------------------------
@@ -482,15 +536,21 @@ def test_answer_before_the_end_of_stdin(double: Double) -> None:
 @pytest.mark.parametrize("size", [0, 5_000_000])
 def test_stdin_that_nobody_reads(double: Double, text: str, size: int) -> None:
     """And that does not end: neither is waited for."""
-    started = double.begin("sh", "-c", text, stdin=subprocess.PIPE)
-    assert started.stdin
-    with contextlib.suppress(BrokenPipeError):
-        started.stdin.write(bytes(size))
-        started.stdin.flush()
+    ours, theirs = os.pipe()
+    started = double.begin("sh", "-c", text, stdin=ours)
+    os.close(ours)
+    with open(theirs, "wb", buffering=0) as stream:  # noqa: PTH123  (a descriptor)
+        writing = threading.Thread(target=_write, args=(stream, bytes(size)))
+        writing.start()
 
-    assert started.wait(SOON_S) == 3
+        assert started.wait(SOON_S) == 3
+        writing.join(SOON_S)
+        assert not writing.is_alive()
+
+
+def _write(stream: IO[bytes], data: bytes) -> None:
     with contextlib.suppress(BrokenPipeError):
-        started.stdin.close()
+        stream.write(data)
 
 
 @pytest.mark.parametrize("how", ["server", "connector"])
@@ -501,29 +561,14 @@ def test_broken_connection_while_it_reads(
     data = randoms(10 * MIB)
     text = "while d := os.read(0, 1 << 16):\n time.sleep(0.002)\n while d: d = d[os.write(1, d):]"
     started = double.begin(*python(text + "\nsys.exit(3)"), stdin=subprocess.PIPE)
-    assert started.stdin
-    assert started.stdout
-    writing = threading.Thread(target=_write_all, args=(started.stdin.fileno(), data))
-    writing.start()
-    found = b""
-    for _ in range(5):
-        found += started.stdout.read(MIB)
+    Writer(started.stdin, data)
+    reader = Reader(started.stdout)
+    for number in range(1, 6):
+        reader.wait_for(number * MIB)
         double.cut(how)
-    writing_done = threading.Event()
-    threading.Thread(target=lambda: (writing.join(), writing_done.set()), daemon=True).start()
-    while len(found) < len(data):
-        found += started.stdout.read(min(MIB, len(data) - len(found)))
-    assert writing_done.wait(SOON_S)
-    started.stdin.close()
 
-    assert (started.stdout.read(), started.wait(SOON_S)) == (b"", 3)
-    assert (found == data, double.starts, len(double.servers)) == (True, 1, 6)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view[:MIB]) :]
+    assert reader.end() == data
+    assert (started.wait(SOON_S), double.starts, len(double.servers)) == (3, 1, 6)
 
 
 # -- the end of others ----------------------------------------------------------------------
@@ -558,7 +603,7 @@ def test_client_that_ends(double: Double, argv: tuple[str, ...], signum: signal.
     assert started.stdout
     assert started.stdout.readline() == b"up\n"
     program = int((double.run / "one.pid").read_text())
-    threading.Thread(target=_drain, args=(started.stdout.fileno(),), daemon=True).start()
+    Reader(started.stdout)
     started.send_signal(signum)
 
     wait_for(is_gone(program))
@@ -571,7 +616,7 @@ def test_client_and_connection_that_end_together(double: Double) -> None:
     started = double.begin(*SILENT)
     assert started.stdout
     assert started.stdout.readline() == b"up\n"
-    keeper, program = double.keeper, int((double.run / "one.pid").read_text())
+    program = int((double.run / "one.pid").read_text())
     started.send_signal(signal.SIGSTOP)
     os.kill(double.servers[-1][0], signal.SIGKILL)
     connector = double.servers[-1][1]
@@ -579,10 +624,7 @@ def test_client_and_connection_that_end_together(double: Double) -> None:
     wait_for(is_gone(connector))
 
     assert not is_gone(program)()
-    os.kill(program, signal.SIGKILL)
-    os.kill(keeper, signal.SIGKILL)
-    for path in double.run.glob("one.*"):
-        path.unlink()
+    double.forget()
 
 
 @pytest.mark.parametrize(
@@ -599,7 +641,7 @@ def test_process_that_the_program_leaves(double: Double, left: str) -> None:
     started = double.begin("sh", "-c", f"{left} echo $!; exit 3")
     assert started.stdout
     background = int(started.stdout.readline())
-    threading.Thread(target=_drain, args=(started.stdout.fileno(),), daemon=True).start()
+    Reader(started.stdout)
 
     assert started.wait(SOON_S) == 3
     wait_for(is_gone(background))
@@ -608,11 +650,11 @@ def test_process_that_the_program_leaves(double: Double, left: str) -> None:
 @each_program
 def test_time_limit(double: Double, argv: tuple[str, ...]) -> None:
     """Ends the program, whatever it does."""
-    started = double.begin(*argv, timeout_s=1)
+    started = double.begin(*argv, stdin=subprocess.PIPE, timeout_s=1)
     assert started.stdout
     assert started.stdout.readline() == b"up\n"
     program = int((double.run / "one.pid").read_text())
-    threading.Thread(target=_drain, args=(started.stdout.fileno(),), daemon=True).start()
+    Reader(started.stdout)
 
     assert started.wait(SOON_S) == TimeLimitError.exit_code
     assert double.error == "TimeLimitError: the time limit of 1 s is over"
@@ -622,33 +664,25 @@ def test_time_limit(double: Double, argv: tuple[str, ...]) -> None:
 def test_time_limit_with_stdin_that_nobody_reads(double: Double) -> None:
     """What is under way must not keep the end from being asked for."""
     started = double.begin(*SILENT, stdin=subprocess.PIPE, timeout_s=1)
-    assert started.stdin
-    with contextlib.suppress(BrokenPipeError):
-        started.stdin.write(bytes(5_000_000))
+    Writer(started.stdin, bytes(5_000_000))
 
     assert started.wait(SOON_S) == TimeLimitError.exit_code
 
 
 def test_time_limit_while_the_connection_stands_still(double: Double) -> None:
     """The limit counts, though the program cannot be asked to end."""
-    started = double.begin(
-        "sh", "-c", "echo up; exec cat >/dev/null", stdin=subprocess.PIPE, timeout_s=3
-    )
-    assert started.stdin
+    started = double.begin(*READING, stdin=subprocess.PIPE, timeout_s=2)
     assert started.stdout
     assert started.stdout.readline() == b"up\n"
-    os.kill(double.servers[-1][0], signal.SIGSTOP)
-    threading.Thread(target=_write_zeros, args=(started.stdin.fileno(),), daemon=True).start()
+    server, _ = double.servers[-1]
+    os.kill(server, signal.SIGSTOP)
+    Writer(started.stdin, bytes(5_000_000))
     try:
         assert started.wait(SOON_S) == TimeLimitError.exit_code
     finally:
-        os.kill(double.servers[-1][0], signal.SIGKILL)
-        os.kill(double.keeper, signal.SIGTERM)
-
-
-def _write_zeros(descriptor: int) -> None:
-    with contextlib.suppress(OSError):
-        os.write(descriptor, bytes(5_000_000))
+        double.forget()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(server, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("files_stay", [True, False])

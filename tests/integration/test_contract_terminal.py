@@ -120,12 +120,12 @@ def test_ctrl_c_is_the_agents(nddt: Caller, outside: Outside, persistent: str) -
     """A program that traps it goes on, and its exit code is ours."""
     loop = (
         "trap 'echo caught; n=$((n + 1)); [ $n -lt 2 ] || exit 6' INT; "
-        "stty -echo; echo ready; while :; do read -rt 0.1 x; done"
+        "stty -echo; echo listening; while :; do read -rt 0.1 x; done"
     )
     caller = nddt.having(NDDT_PERSISTENT=persistent)
 
     with Terminal(caller, "shell", "--command", loop) as terminal:
-        assert terminal.shows("ready"), terminal.text
+        assert terminal.shows("listening"), terminal.text
         terminal.type("\x03")
         assert terminal.shows("caught"), terminal.text
         assert terminal.process.poll() is None
