@@ -36,11 +36,10 @@ def run(line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[],
     text = inside.script(
         plan.argv, plan.variables, directory="/workspace", before=plan.before, after=plan.after
     )
-    if plan.terminal and line.is_kept and plan.is_agent:
-        return _in_tmux(line, plan, session, inside.AGENT, text, meanwhile)
-    if plan.terminal and line.is_durable:
-        return _in_tmux(line, plan, session, session, text, meanwhile)
-    if line.is_durable:
+    if plan.terminal and plan.is_agent and (line.is_kept or line.is_durable):
+        name = inside.AGENT if line.is_kept else session
+        return _in_tmux(line, plan, session, name, text, meanwhile)
+    if line.is_durable and not plan.terminal:
         meanwhile()
         return durable.Session(session, text, stdin).attend(line, plan.forwards, plan.timeout_s)
     with _leased(line, plan, session, text, meanwhile) as lease:
@@ -77,7 +76,7 @@ def _leased(
         text,
         plan.forwards,
         master=not line.is_kept,
-        durable=line.is_durable,
+        durable=line.is_durable and plan.is_agent,
     )
     # A connection that outlives us keeps the forwards of a session.
     forwards = plan.forwards if line.is_kept else ()

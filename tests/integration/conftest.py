@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration.contract import (
-    GONE_S,
     OUTSIDES,
     REPOSITORY,
     Caller,
@@ -83,12 +82,20 @@ def mine(base: Path) -> Mine:
 
 
 @pytest.fixture(scope="session", params=tuple(OUTSIDES))
-def provider(request: pytest.FixtureRequest, environ: Mapping[str, str], base: Path) -> str:
-    """Each provider in turn, with the image built, which stays."""
-    name = str(request.param)
+def outside(request: pytest.FixtureRequest, mine: Mine) -> Iterator[Outside]:
+    """Each provider in turn, without nddt."""
+    made = OUTSIDES[str(request.param)](mine)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def provider(outside: Outside, environ: Mapping[str, str], base: Path) -> str:
+    """Name the provider, with the image built, which stays."""
+    name = type(outside).__name__.lower()
     done = subprocess.run(
         (REPOSITORY / "nddt", f"{name}.build-image"),
-        env=dict(environ),
+        env={**environ, **outside.environ()},
         cwd=base,
         check=False,
         capture_output=True,
@@ -96,12 +103,6 @@ def provider(request: pytest.FixtureRequest, environ: Mapping[str, str], base: P
     )
     assert done.returncode == 0, done.stderr
     return name
-
-
-@pytest.fixture(scope="session")
-def outside(provider: str, mine: Mine) -> Outside:
-    """The provider without nddt."""
-    return OUTSIDES[provider](mine)
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def nddt(
         provider=provider,
         launcher=(*on_own_machine, str(REPOSITORY / "nddt")),
         directory=workspace,
-        environ={**environ, "NDDT_PROVIDER": provider},
+        environ={**environ, **outside.environ(), "NDDT_PROVIDER": provider},
     )
     yield caller
     check_nothing_is_left(caller, outside)
@@ -141,7 +142,7 @@ def check_nothing_is_left(caller: Caller, outside: Outside) -> None:
         files = [str(path) for path in caller.runtime.glob("*")]
         return [*outside.sandboxes(), *processes(runtime).values(), *files]
 
-    eventually(lambda: not left(), GONE_S)
+    eventually(lambda: not left(), outside.gone_s)
     found = left()
     for name in outside.sandboxes():
         outside.remove(name)
@@ -173,6 +174,10 @@ def model() -> Iterator[Callable[..., ScriptedModel]]:
     yield make
     for one in made:
         one.close()
+
+
+ON_DOCKER = pytest.mark.parametrize("outside", ["docker"], indirect=True)
+"""For what needs the directory in the sandbox."""
 
 
 @pytest.fixture

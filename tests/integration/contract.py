@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import struct
 import subprocess
 import termios
@@ -15,6 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+from tests.daytona_double import DaytonaDouble, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,12 +83,9 @@ class Caller:
         """Have more variables."""
         return replace(self, environ={**self.environ, **environ})
 
-    def with_agent(self, script: str, name: str = "agent.sh") -> Caller:
-        """Have a shell script in the directory in place of the agent."""
-        path = self.directory / name
-        path.write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")
-        path.chmod(0o755)
-        return self.having(NDDT_COMMAND=f"/workspace/{name}")
+    def with_agent(self, script: str) -> Caller:
+        """Have a shell script in place of the agent; in a process list it is `agent.sh`."""
+        return self.having(NDDT_COMMAND=shlex.join(("bash", "-c", script, "agent.sh")))
 
     def task(self, name: str) -> str:
         """Give the name of a task of the provider's own."""
@@ -297,6 +297,12 @@ class Mine:
 class Outside(Protocol):
     """A provider, looked at and disturbed without nddt."""
 
+    gone_s: float
+    """How soon after a killed client nothing of its sandbox may be left."""
+
+    def environ(self) -> Mapping[str, str]:
+        """Give the variables that lead a caller there."""
+
     def sandboxes(self) -> dict[str, str]:
         """Give our sandboxes: name → `running` or anything else."""
 
@@ -330,12 +336,24 @@ class Outside(Protocol):
     def forget_images(self, owner: str) -> None:
         """Remove the images of an owner."""
 
+    def close(self) -> None:
+        """Be done with it."""
+
 
 class Docker:
     """The engine that the docker command reaches."""
 
+    gone_s = GONE_S
+
     def __init__(self, mine: Mine) -> None:
         self._mine = mine
+
+    def environ(self) -> Mapping[str, str]:
+        """Give nothing: it is where the docker command finds it."""
+        return {}
+
+    def close(self) -> None:
+        """Leave it as it is."""
 
     def sandboxes(self) -> dict[str, str]:
         """Give our containers."""
@@ -415,4 +433,87 @@ class Docker:
             _output("docker", "rmi", *names)
 
 
-OUTSIDES: Mapping[str, Callable[[Mine], Outside]] = {"docker": Docker}
+class Daytona:
+    """A double of the platform, whose minutes last a second."""
+
+    gone_s = 40.0
+
+    def __init__(self, mine: Mine) -> None:
+        self._mine = mine
+        self.double = DaytonaDouble(minute_s=1.0)
+
+    def environ(self) -> Mapping[str, str]:
+        """Give the account; the gateway's key is new each time."""
+        known = {"XDG_STATE_HOME": str(self._mine.base / "state"), "NDDT_IDLE_MINUTES": "900"}
+        return {**self.double.environ, **known}
+
+    def close(self) -> None:
+        """End the platform with all that is left in it."""
+        self.double.close()
+
+    def sandboxes(self) -> dict[str, str]:
+        """Give all that are not on their way out."""
+        found = self.double.sandboxes().items()
+        words = {"started": "running"}
+        return {
+            name: words.get(one.state, one.state)
+            for name, one in found
+            if one.state not in {"destroying", "destroyed"}
+        }
+
+    def extras(self, name: str) -> Sequence[str]:
+        """Give its container."""
+        return [self.double.container_of(name)]
+
+    def existing_extras(self) -> Sequence[str]:
+        """Give all containers of the engine."""
+        return _output("docker", "ps", "--all", "--quiet", "--no-trunc").split()
+
+    def visible(self, name: str) -> str:
+        """Give what the API tells, and what the engine tells of the container."""
+        one = self.double.sandboxes()[name]
+        container = self.double.container_of(name)
+        told = (repr(dict(one.env)), repr(one), *map(repr, self.double.snapshots().values()))
+        return "\n".join(
+            (*told, _output("docker", "inspect", container), _output("docker", "top", container))
+        )
+
+    def kill(self, name: str) -> None:
+        """Stop it."""
+        self.double.stop_behind_back(name)
+
+    def remove(self, name: str) -> None:
+        """Remove it."""
+        with suppress(LookupError):
+            self.double.remove_behind_back(name)
+
+    @contextmanager
+    def _made(self, name: str, labels: Mapping[str, str]) -> Iterator[None]:
+        self.double.add_sandboxes([Row(name=name, labels=labels)])
+        try:
+            yield
+        finally:
+            self.remove(name)
+
+    def stranger(self, name: str) -> Any:  # noqa: ANN401
+        """Have a sandbox without labels."""
+        return self._made(name, {})
+
+    def neighbour(self, name: str) -> Any:  # noqa: ANN401
+        """Have a sandbox with another owner's labels."""
+        labels = {"nddt": "persistent", "nddt.owner": "somebody@else"}
+        return self._made(name, {**labels, "nddt.created": "1", "nddt.pid": "1"})
+
+    def unreachable(self) -> Mapping[str, str]:
+        """Name a port that nobody listens on."""
+        return {"DAYTONA_API_URL": "http://127.0.0.1:9/api"}
+
+    def group(self) -> str | None:
+        """Give none: who has a key may use it."""
+        return None
+
+    def forget_images(self, owner: str) -> None:
+        """Leave them: they end with the double."""
+
+
+OUTSIDES: Mapping[str, Callable[[Mine], Outside]] = {"docker": Docker, "daytona": Daytona}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integration.conftest import ON_DOCKER
 from tests.integration.contract import KEY, Caller, Done, Terminal
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def test_a_provider_that_does_not_answer(nddt: Caller, outside: Outside) -> None
         refused(caller(*words), 69)
 
 
+@ON_DOCKER
 @pytest.mark.parametrize("place", ["root", "home", "above home", "a link to home"])
 def test_a_workspace_that_nobody_means(nddt: Caller, place: str) -> None:
     """`/` and the home directory are not shown without consent, and nothing is made."""
@@ -147,6 +149,7 @@ def test_a_workspace_that_nobody_means(nddt: Caller, place: str) -> None:
         refused(caller(*words), 64, "--yes", "NDDT_WORKSPACE=none")
 
 
+@ON_DOCKER
 def test_the_home_directory_after_a_yes(nddt: Caller) -> None:
     """With consent it is shown."""
     home = nddt.directory / "home"
@@ -159,6 +162,7 @@ def test_the_home_directory_after_a_yes(nddt: Caller) -> None:
     assert (done.code, done.stdout, done.stderr) == (0, b"seen\n", b"")
 
 
+@ON_DOCKER
 def test_a_question_at_the_terminal(nddt: Caller) -> None:
     """A no ends it with 64, a yes goes on."""
     home = nddt.directory / "home"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from scripts.messages_api import last_prompt
+from tests.integration.conftest import ON_DOCKER
 from tests.integration.contract import KEY, Caller, end
 from tests.scripted_model import text, tool
 
@@ -86,6 +87,7 @@ def test_dry_shows_the_plan_and_does_nothing(nddt: Caller, outside: Outside) -> 
 # -- the real agent with a scripted model ---------------------------------------------------
 
 
+@ON_DOCKER
 def test_the_agent_writes_files_that_belong_to_the_caller(
     nddt: Caller, model: Callable[..., ScriptedModel], workspace: Path
 ) -> None:
@@ -104,6 +106,7 @@ def test_the_agent_writes_files_that_belong_to_the_caller(
     assert (workspace / "copied.txt").read_text(encoding="utf-8") == "grüße\n"
 
 
+@ON_DOCKER
 def test_a_refused_permission_is_explained(
     nddt: Caller, model: Callable[..., ScriptedModel], workspace: Path
 ) -> None:
@@ -167,6 +170,23 @@ def test_a_prompt_and_a_pipe_go_together(nddt: Caller, model: Callable[..., Scri
     assert "piped text" in sent
 
 
+@pytest.mark.parametrize("outside", ["daytona"], indirect=True)
+def test_the_agent_writes_files_in_the_cloud(
+    kept: Caller, model: Callable[..., ScriptedModel]
+) -> None:
+    """Its tools work there, too, and the files belong to the user inside."""
+    scripted = model(
+        tool("Write", {"file_path": "/workspace/new/written.txt", "content": "grüße\n"}),
+        text("It is there."),
+    )
+
+    done = kept.having(ANTHROPIC_BASE_URL=scripted.url)("run", "--yolo", "--prompt", "Write")
+
+    assert (done.code, done.stdout, done.stderr) == (0, b"It is there.\n", b"")
+    seen = kept("shell", "--command", "cat new/written.txt; stat -c %u:%g new new/written.txt")
+    assert seen.stdout.decode() == "grüße\n1000:1000\n1000:1000\n"
+
+
 # -- any agent: codes, bytes and arguments --------------------------------------------------
 
 
@@ -196,18 +216,18 @@ def test_a_missing_agent_is_127(nddt: Caller) -> None:
     assert caller("run", "--prompt", "x").code == 127
 
 
-def test_many_bytes_arrive_unchanged(nddt: Caller, workspace: Path) -> None:
+def test_many_bytes_arrive_unchanged(nddt: Caller) -> None:
     """50 MB on stdout and 5 MB on stderr, of all bytes, at the same time."""
-    block = os.urandom(1_000_000)
-    (workspace / "block").write_bytes(block)
+    block = bytes(range(256)) * 4000
     caller = nddt.with_agent(
-        "(for i in {1..5}; do cat block; done >&2) & for i in {1..50}; do cat block; done; wait"
+        "cd; python3 -c \"open('block', 'wb').write(bytes(range(256)) * 4000)\"; "
+        "(for i in {1..5}; do cat block; done >&2) & for i in {1..49}; do cat block; done; wait"
     )
 
     done = caller.having(ANTHROPIC_API_KEY=KEY)("run", "--prompt", "x")
 
     assert done.code == 0
-    assert hashlib.sha256(block * 50).digest() == hashlib.sha256(done.stdout).digest()
+    assert hashlib.sha256(block * 49).digest() == hashlib.sha256(done.stdout).digest()
     assert hashlib.sha256(block * 5).digest() == hashlib.sha256(done.stderr).digest()
 
 
@@ -332,6 +352,7 @@ def test_nothing_is_shared_without_a_workspace(nddt: Caller, mine_name: str) -> 
     assert [path.name for path in nddt.directory.iterdir()] == ["here"]
 
 
+@ON_DOCKER
 @pytest.mark.parametrize(
     "name",
     ["two words", "a,b", "c:d", "it's", 'say "hi"', "grüße 日本語", "$HOME;%h", "x\ny", "-d"],
@@ -340,7 +361,8 @@ def test_awkward_directories_work(nddt: Caller, name: str) -> None:
     """Any directory's name can be shown to the agent, ephemeral and persistent."""
     directory = nddt.directory / name
     directory.mkdir()
-    caller = nddt.to(directory).with_agent("cat seen >copy; echo ok").having(ANTHROPIC_API_KEY=KEY)
+    agent = "cat seen >copy; echo ok"
+    caller = nddt.to(directory).with_agent(agent).having(ANTHROPIC_API_KEY=KEY)
     (directory / "seen").write_text("seen")
 
     done = caller("run", "--prompt", "x")

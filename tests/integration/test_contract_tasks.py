@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integration.conftest import ON_DOCKER
 from tests.integration.contract import KEY, Caller
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def test_tasks_chain_over_one_sandbox(nddt: Caller, outside: Outside) -> None:
     assert done.code == 0, done.said
     image, name, inside, removed = done.lines
     assert image == nddt(nddt.task("build-image")).lines[0]
-    assert name == inside == removed
+    assert name == removed
+    assert nddt.provider != "docker" or name == inside
     assert not outside.sandboxes()
 
 
@@ -75,9 +77,10 @@ def test_the_list_for_people_and_for_programs(kept: Caller) -> None:
 
     (row,) = [line.split() for line in table.lines if line.startswith(f"{name} ")]
     assert row[1:3] == ["running", "persistent"]
-    assert str(kept.directory) in row
+    shown = str(kept.directory) if kept.provider == "docker" else ""
+    assert (shown or "-") in row
     (item,) = [one for one in found if one["name"] == name]
-    assert ("running", "persistent", str(kept.directory)) == (
+    assert ("running", "persistent", shown) == (
         item["state"],
         item["mode"],
         item["workspace"],
@@ -92,6 +95,7 @@ def test_an_empty_list(nddt: Caller) -> None:
     assert len(nddt("list").lines) == 1
 
 
+@ON_DOCKER
 def test_a_clean_up_takes_what_is_left_over_here(kept: Caller, outside: Outside) -> None:
     """By default only what is stopped, and only in this directory."""
     name = kept.make_sandbox()
@@ -131,6 +135,7 @@ def test_a_clean_up_by_age(kept: Caller, outside: Outside) -> None:
     assert (wrong.code, len(wrong.said.splitlines())) == (64, 1)
 
 
+@ON_DOCKER
 @alone
 def test_a_clean_up_of_all_spares_other_owners(
     kept: Caller, outside: Outside, mine_name: str

@@ -15,6 +15,7 @@ import pytest
 from tests.integration.conftest import (
     HOST,
     NETWORK_FILES,
+    ON_DOCKER,
     check_nothing_is_left,
     clean_environment,
 )
@@ -103,6 +104,7 @@ def somebody(
     shutil.rmtree(work)
 
 
+@ON_DOCKER
 def test_an_ordinary_user_owns_what_the_agent_writes(
     somebody: Caller,
     outside: Outside,

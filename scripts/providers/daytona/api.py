@@ -42,6 +42,8 @@ SELF_HOSTED_SDK = "0.190.0"
 """The SDK that understands servers of the open-source release."""
 PAUSES_S = (0.2, 0.5, 1, 2, 4)
 """Waits between attempts; the last one again and again."""
+OFFLINE_ATTEMPTS = 4
+"""How often a server that cannot be reached is tried again."""
 _QUOTA = re.compile(
     r"limit exceeded|exceeds maximum|quota exceeded|No available runners", re.IGNORECASE
 )
@@ -210,6 +212,8 @@ class Refusal(Exception):  # noqa: N818  (most are no error of ours)
         usual_s = PAUSES_S[min(attempt, len(PAUSES_S) - 1)]
         if self.status == 429:
             return self.retry_after_s if self.retry_after_s is not None else usual_s
+        if self.kind == "network" and attempt >= OFFLINE_ATTEMPTS:
+            return None
         again = self.is_busy or (self.is_unsure and repeat and self.kind != "late")
         return usual_s if again else None
 
