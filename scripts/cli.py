@@ -19,7 +19,7 @@ from invoke.tasks import task as invoke_task
 
 from scripts import __version__
 from scripts.console import is_terminal
-from scripts.errors import NddtError, UsageError
+from scripts.errors import EndedBySignalError, NddtError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -45,7 +45,7 @@ class NddtTask(Task["Callable[..., Any]"]):
         try:
             with _quiet_if_nobody_reads():
                 result = super().__call__(*args, **kwargs)
-        except NddtError as error:
+        except (NddtError, EndedBySignalError) as error:
             raise Exit(str(error), code=error.exit_code) from error
         except KeyboardInterrupt:
             if is_terminal(2):
@@ -90,8 +90,13 @@ def main(argv: Sequence[str]) -> None:
     """Run the tasks of this repository, as `inv` with these arguments would."""
     sys.argv = ["nddt", *argv]
     program = _NddtProgram(__version__, name="nddt", binary="nddt", loader_class=_OwnTasks)
-    with _quiet_if_nobody_reads():
-        program.run()
+    try:
+        with _quiet_if_nobody_reads():
+            program.run()
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # of which invoke makes a 1
+            sys.exit(130)
+        raise
 
 
 class _OwnTasks(FilesystemLoader):

@@ -33,7 +33,9 @@ def set_up_logging(*, verbose: bool) -> None:
 
     Warnings always; status lines if stderr is a terminal; with `verbose`, each command too.
     """
-    logging.basicConfig(format="nddt: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(logging.Filter("nddt"))  # an SDK's warnings mean nothing to a user
+    logging.basicConfig(format="nddt: %(message)s", handlers=[handler])
     quiet = logging.INFO if is_terminal(2) else logging.WARNING
     log.setLevel(logging.DEBUG if verbose else quiet)
 

@@ -93,13 +93,15 @@ class TimeLimitError(NddtError):
     exit_code = 124
 
 
-class EndedBySignalError(NddtError):
+class EndedBySignalError(BaseException):
     """A signal ended the run.
+
+    Like KeyboardInterrupt it is no Exception, so that nobody takes it for a failed attempt.
 
     Args:
         signum: The signal; the exit code is 128 + signum.
     """
 
     def __init__(self, signum: int) -> None:
-        super().__init__(f"ended by signal {signum}")
+        super().__init__(f"nddt: ended by signal {signum}")
         self.exit_code = 128 + signum

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from scripts import console, lifecycle, naming, state
@@ -55,7 +55,10 @@ def listing(work: Work, *, all_owners: bool, as_json: bool) -> str:
     found = work.provider.sandboxes(work.settings)
     shown = [one for one in found if all_owners or one.owner == work.settings.owner]
     if as_json:
-        return json.dumps([asdict(one) for one in shown], indent=2)
+        plain = [asdict(replace(one, handle=None)) for one in shown]
+        return json.dumps(
+            [{k: v for k, v in one.items() if k != "handle"} for one in plain], indent=2
+        )
     now = time.time()
     rows = [("NAME", "STATE", "MODE", "AGE", "IMAGE", "WORKSPACE", "OWNER")]
     rows += [

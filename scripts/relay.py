@@ -160,6 +160,7 @@ class Keeper:
         self._patience_s = 60.0
         self._alone_since = time.monotonic()
         self._ending_since: float | None = None
+        self._killed = False
         self._over = False
 
     def serve(self) -> None:
@@ -354,13 +355,19 @@ class Keeper:
         """End what the program has left running."""
         self._end_program(signal.SIGTERM)
         deadline = time.monotonic() + ENDING_S
-        while self._program and time.monotonic() < deadline:
-            try:
-                os.killpg(self._program.pid, 0)
-            except OSError:
+        while time.monotonic() < deadline:
+            if self._is_group_gone():
                 return
             time.sleep(0.05)
         self._end_program(signal.SIGKILL)
+
+    def _is_group_gone(self) -> bool:
+        if self._program:
+            try:
+                os.killpg(self._program.pid, 0)
+            except OSError:
+                return True
+        return self._program is None
 
     # -- after each event
 
@@ -370,6 +377,7 @@ class Keeper:
             self._close_stdin()
         if self._ending_since is not None and now - self._ending_since > ENDING_S:
             self._end_program(signal.SIGKILL)
+            self._killed = True
         if self._code is not None and now - self._printed_at > LAST_WORDS_S:
             self._read_last_words()
         client = self._client
@@ -388,6 +396,8 @@ class Keeper:
                     break
                 client.say(data)
         done = self._code is not None and all(output.is_sent for output in self._outputs)
+        if self._ending_since is not None:  # whoever has asked for it may look at once
+            done = done and (self._killed or self._is_group_gone())
         if done and not client.told_exit:
             client.told_exit = True
             client.say(frame(EXIT, CODE.pack(self._code or 0)))

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -196,6 +196,23 @@ def runtime() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="n", dir="/tmp"))
     yield path
     shutil.rmtree(path)
+
+
+def _processes_of(run: Path) -> list[int]:
+    mark = f"NDDT_RUN={run}\0".encode()
+    found = []
+    for path in Path("/proc").iterdir():
+        # A process may end meanwhile, or be another user's.
+        with suppress(OSError):
+            if path.name.isdigit() and mark in (path / "environ").read_bytes():
+                found.append(int(path.name))
+    return found
+
+
+@pytest.fixture
+def processes_of() -> Callable[[Path], list[int]]:
+    """Give what finds the processes of a sandbox by its private directory."""
+    return _processes_of
 
 
 @contextmanager

@@ -107,9 +107,9 @@ def test_the_size_inside_follows_the_terminal(nddt: Caller) -> None:
         assert terminal.code() == 5
         assert "43132" in terminal.text
 
-    loop = "trap 'echo now $(stty size)' WINCH; echo ready; while :; do read -rt 0.1 x; done"
+    loop = "trap 'echo now $(stty size)' WINCH; echo listening; while :; do read -rt 0.1 x; done"
     with Terminal(nddt, "shell", "--command", loop) as terminal:
-        assert terminal.shows("ready"), terminal.text
+        assert terminal.shows("listening"), terminal.text
         for rows, columns in ((30, 90), (50, 200)):
             terminal.resize(rows, columns)
             assert terminal.shows(f"now {rows} {columns}", 10), terminal.text
@@ -139,10 +139,10 @@ def test_ctrl_c_is_the_agents(nddt: Caller, outside: Outside, persistent: str) -
 
 def test_ctrl_c_ends_a_run_with_a_prompt(nddt: Caller, outside: Outside) -> None:
     """There the terminal is ours: 130, and nothing is left."""
-    caller = nddt.with_agent("echo ready; sleep 100").having(ANTHROPIC_API_KEY=KEY)
+    caller = nddt.with_agent("echo listening; sleep 100").having(ANTHROPIC_API_KEY=KEY)
 
     with Terminal(caller, "run", "--prompt", "x") as terminal:
-        assert terminal.shows("ready"), terminal.text
+        assert terminal.shows("listening"), terminal.text
         terminal.type("\x03")
         assert terminal.code() == 130, terminal.text
         assert "Traceback" not in terminal.text
@@ -164,10 +164,10 @@ def test_an_ended_conversation_gives_the_terminal_back(
     nddt: Caller, outside: Outside, name: str
 ) -> None:
     """A signal in the midst of a full screen: no raw mode, no mouse reports, no other screen."""
-    agent = "printf '\\033[?1049h\\033[?1000h'; stty raw; echo ready; sleep 100"
+    agent = "printf '\\033[?1049h\\033[?1000h'; stty raw; echo listening; sleep 100"
 
     with Terminal(nddt.with_agent(agent).having(ANTHROPIC_API_KEY=KEY), "run") as terminal:
-        assert terminal.shows("ready"), terminal.text
+        assert terminal.shows("listening"), terminal.text
         assert terminal.before != terminal.attributes
         number = {"SIGTERM": 15, "SIGHUP": 1}[name]
         terminal.process.send_signal(number)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import pytest
@@ -55,6 +58,23 @@ def double() -> Iterator[DaytonaDouble]:
         yield one
 
 
+def caller_of(
+    double: DaytonaDouble, launcher: tuple[str, ...], environ: Mapping[str, str], directory: Path
+) -> Caller:
+    """Give somebody with an account there."""
+    return Caller(
+        provider="daytona",
+        launcher=launcher,
+        directory=directory,
+        environ={
+            **environ,
+            **double.environ,
+            "NDDT_IDLE_MINUTES": "600",
+            "XDG_STATE_HOME": str(directory),  # a gateway that is known to this test alone
+        },
+    )
+
+
 @pytest.fixture
 def cloud(
     double: DaytonaDouble,
@@ -63,17 +83,8 @@ def cloud(
     workspace: Path,
 ) -> Iterator[Cloud]:
     """Somebody with an account; what a test leaves there is removed, and nothing goes wrong."""
-    caller = Caller(
-        provider="daytona",
-        launcher=(*on_own_machine, str(REPOSITORY / "nddt")),
-        directory=workspace,
-        environ={
-            **environ,
-            **double.environ,
-            "NDDT_IDLE_MINUTES": "600",
-            "XDG_STATE_HOME": str(workspace),  # a gateway that is known to this test alone
-        },
-    )
+    launcher = (*on_own_machine, str(REPOSITORY / "nddt"))
+    caller = caller_of(double, launcher, environ, workspace)
     double.heal()
     double.forget_requests()
     yield Cloud(caller, double)
@@ -81,6 +92,24 @@ def cloud(
     caller("cleanup", "--all", "--yes")
     eventually(lambda: not double.sandboxes(), 15)
     assert not double.sandboxes()
+
+
+@pytest.fixture(scope="module")
+def clouds(
+    on_own_machine: tuple[str, ...], environ: Mapping[str, str], base: Path
+) -> Iterator[list[Cloud]]:
+    """Three platforms, so that three faults can be tried at a time."""
+    launcher = (*on_own_machine, str(REPOSITORY / "nddt"))
+    with ExitStack() as stack:
+        made = []
+        for number in range(3):
+            directory = base / "w" / f"cloud-{number}"
+            directory.mkdir()
+            double = stack.enter_context(DaytonaDouble(minute_s=1.0))
+            made.append(Cloud(caller_of(double, launcher, environ, directory), double))
+            built = made[-1].caller("daytona.build-image", within_s=500)
+            assert built.code == 0, built.said
+        yield made
 
 
 def counted(double: DaytonaDouble) -> list[str]:
@@ -193,26 +222,53 @@ def test_a_stopped_sandbox_ends_its_run_with_74(cloud: Cloud) -> None:
 # -- faults ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(set(FAULTS) - {"hang", "accept then hang", "build failed"}))
-def test_a_fault_at_any_request(cloud: Cloud, name: str) -> None:
-    """The run succeeds, or ends with one line and a code; nothing is left unsaid."""
-    caller = cloud.agent("echo answer")
-    for place in (1, 2, 3, 4):
-        cloud.double.forget_requests()
-        cloud.double.fail(fault(name, at=place))
-        done = caller("run", "--prompt", "x", within_s=90)
-        cloud.double.heal()
+HANGING = {"hang", "accept then hang"}
+"""Each of these takes as long as a call may take; they are tried once, below."""
+REQUESTS = 5
+"""A run's: create, look, open, delete, look."""
 
-        assert "Traceback" not in done.said
-        assert "<html" not in done.said.lower()
-        if done.code == 0:
-            assert done.stdout == b"answer\n"
-        else:
-            assert done.code in {69, 73, 74, 75, 77, 78}, (place, done.said)
-            assert done.said.splitlines()[-1].startswith("nddt: ")
-        for left in cloud.ours():
-            assert left in done.said, (place, name)
-            assert cloud.caller("cleanup", "--name", left, "--yes").code == 0
+
+def check_fault(cloud: Cloud, name: str, place: int) -> None:
+    """Have a fault at one request of a run, and look at what has become of it."""
+    cloud.double.forget_requests()
+    cloud.double.fail(fault(name, at=place))
+    done = cloud.agent("echo answer")("run", "--prompt", "x", within_s=90)
+    cloud.double.heal()
+
+    assert "Traceback" not in done.said
+    assert "<html" not in done.said.lower()
+    if done.code == 0:
+        assert done.stdout == b"answer\n"
+    else:
+        assert done.code in {69, 73, 74, 75, 77, 78}, (place, done.said)
+        assert done.said.splitlines()[-1].startswith("nddt: ")
+    for left in cloud.ours():
+        assert left in done.said, (place, name)
+        assert cloud.caller("cleanup", "--name", left, "--yes").code == 0
+
+
+@pytest.mark.parametrize("name", sorted(set(FAULTS) - HANGING - {"build failed"}))
+def test_a_fault_at_any_request(clouds: list[Cloud], name: str) -> None:
+    """The run succeeds, or ends with one line and a code; nothing is left unsaid."""
+    free = SimpleQueue[Cloud]()
+    for one in clouds:
+        free.put(one)
+
+    def check(place: int) -> None:
+        cloud = free.get()
+        try:
+            check_fault(cloud, name, place)
+        finally:
+            free.put(cloud)
+
+    with ThreadPoolExecutor(len(clouds)) as pool:
+        list(pool.map(check, range(1, REQUESTS + 1)))
+
+
+def test_a_server_that_does_not_answer(clouds: list[Cloud]) -> None:
+    """A call that hangs ends at its deadline; what it may have made is found or named."""
+    with ThreadPoolExecutor(len(clouds)) as pool:
+        list(pool.map(check_fault, clouds, ("accept then hang", "hang", "hang"), (3, 3, 4)))
 
 
 @pytest.mark.parametrize(
