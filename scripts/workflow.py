@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from typing import IO, TYPE_CHECKING
 
 from scripts import connections, lifecycle, sessions, signals
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from scripts.lifecycle import Work
     from scripts.plan import Plan
+
+log = logging.getLogger("nddt")
 
 
 def run(
@@ -42,6 +45,8 @@ def run(
     with signals.raised():
         if plan.sandbox.persistent:
             return sessions.run(connections.kept(work, plan), plan, stdin, once)
+        if work.provider.IS_REMOTE:  # it takes long enough to be worth a word
+            log.info("Creating %s sandbox: %s", work.provider.TITLE, plan.sandbox.name)
         try:
             return _in_ephemeral(work, plan, stdin, once)
         except (NoImageError, NotReachedError) as error:

@@ -51,13 +51,6 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-@pytest.fixture(scope="module")
-def double() -> Iterator[DaytonaDouble]:
-    """A platform whose minutes last a second."""
-    with DaytonaDouble(minute_s=1.0) as one:
-        yield one
-
-
 def caller_of(
     double: DaytonaDouble, launcher: tuple[str, ...], environ: Mapping[str, str], directory: Path
 ) -> Caller:
@@ -73,25 +66,6 @@ def caller_of(
             "XDG_STATE_HOME": str(directory),  # a gateway that is known to this test alone
         },
     )
-
-
-@pytest.fixture
-def cloud(
-    double: DaytonaDouble,
-    on_own_machine: tuple[str, ...],
-    environ: Mapping[str, str],
-    workspace: Path,
-) -> Iterator[Cloud]:
-    """Somebody with an account; what a test leaves there is removed, and nothing goes wrong."""
-    launcher = (*on_own_machine, str(REPOSITORY / "nddt"))
-    caller = caller_of(double, launcher, environ, workspace)
-    double.heal()
-    double.forget_requests()
-    yield Cloud(caller, double)
-    double.heal()
-    caller("cleanup", "--all", "--yes")
-    eventually(lambda: not double.sandboxes(), 15)
-    assert not double.sandboxes()
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +86,21 @@ def clouds(
         yield made
 
 
+@pytest.fixture
+def cloud(clouds: list[Cloud], workspace: Path) -> Iterator[Cloud]:
+    """The first of them; what a test leaves there is removed, and nothing goes wrong."""
+    double = clouds[0].double
+    known = {"XDG_STATE_HOME": str(workspace)}
+    caller = clouds[0].caller.to(workspace).having(**known)
+    double.heal()
+    double.forget_requests()
+    yield Cloud(caller, double)
+    double.heal()
+    caller("cleanup", "--all", "--yes")
+    eventually(lambda: not double.sandboxes(), 15)
+    assert not double.sandboxes()
+
+
 def counted(double: DaytonaDouble) -> list[str]:
     """Give the requests but for polls: `POST /sandbox`."""
     return [one.line for one in double.requests() if not one.is_poll]
@@ -120,9 +109,8 @@ def counted(double: DaytonaDouble) -> list[str]:
 def status_lines(done: Done) -> list[str]:
     """Pick what is neither a command nor the build's log."""
     starts = ("nddt: Creating", "nddt: Building", "nddt: This", "nddt: Sandbox", "nddt: Conn")
-    return [
-        line.removeprefix("nddt: ") for line in done.said.splitlines() if line.startswith(starts)
-    ]
+    lines = [line for line in done.said.splitlines() if line.startswith(starts)]
+    return [re.sub(r"^nddt: |nddt-\d{8}-\d{6}-\d+$", "", line) for line in lines]
 
 
 # -- runs -----------------------------------------------------------------------------------
@@ -131,20 +119,23 @@ def status_lines(done: Done) -> list[str]:
 def test_the_first_run_builds_and_the_second_does_not(cloud: Cloud) -> None:
     """The lines are the document's; the answer is alone on stdout; nothing is left."""
     run = ("run", "--demo", "--verbose", "--prompt", "Say hello")
+    with DaytonaDouble(minute_s=1.0) as double:
+        new = cloud.caller.having(**double.environ)
 
-    first = cloud.caller(*run, within_s=500)
-    cloud.double.forget_requests()
-    second = cloud.caller(*run)
+        first = new(*run, within_s=500)
+        double.forget_requests()
+        second = new(*run)
 
-    for done in (first, second):
-        assert done.code == 0, done.said
-        assert "“Say hello”" in done.stdout.decode()
-    wanted = [line for line in LIFECYCLE if not line.startswith(("Building", "This"))]
-    assert [re.sub(r"nddt-\d{8}-\d{6}-\d+$", "", line) for line in status_lines(second)] == wanted
-    requests = counted(cloud.double)
-    assert len(requests) <= 6, requests
-    assert not [one for one in requests if "snapshots" in one or "object-storage" in one]
-    assert not cloud.ours()
+        for done in (first, second):
+            assert done.code == 0, done.said
+            assert "“Say hello”" in done.stdout.decode()
+        assert status_lines(first) == list(LIFECYCLE)
+        built = {"Building custom Daytona sandbox with Claude Code installed...", LIFECYCLE[2]}
+        assert status_lines(second) == [line for line in LIFECYCLE if line not in built]
+        requests = counted(double)
+        assert len(requests) <= 6, requests
+        assert not [one for one in requests if "snapshots" in one or "object-storage" in one]
+        assert not double.sandboxes()
 
 
 def test_a_warm_run_asks_nothing(cloud: Cloud) -> None:

@@ -43,6 +43,8 @@ DEFAULT_SIZE = (2, 4, 8)
 """CPUs, memory and disk in GiB."""
 EPHEMERAL_IDLE_MINUTES = 15
 """How long an ephemeral sandbox may outlive a client that was killed or cut off."""
+CREATE_S = 60
+"""How long the SDK may take to make a sandbox, before we look for ourselves."""
 START_S = 180
 REMOVE_S = 60
 GONE = {"destroying", "destroyed"}
@@ -256,7 +258,7 @@ def _create(api: Api, want: Specification, image: str) -> Sandbox:
             api.client.create,
             parameters,
             timeout=0,
-            within_s=START_S,
+            within_s=CREATE_S,
             repeat=False,
         )
     except Refusal as error:
@@ -445,7 +447,6 @@ def ephemeral(
 ) -> Iterator[tuple[str, ...]]:
     """Make a sandbox, give the way into it, and delete it."""
     api = _api(settings)
-    log.info("Creating Daytona sandbox: %s", want.name)
     with _new(api, want, image) as made:
         log.info("Sandbox is ready!")
         with api.explained("write:sandboxes"):

@@ -42,6 +42,8 @@ SELF_HOSTED_SDK = "0.190.0"
 """The SDK that understands servers of the open-source release."""
 PAUSES_S = (0.2, 0.5, 1, 2, 4)
 """Waits between attempts; the last one again and again."""
+LIMITED_S = 30
+"""How long we wait for a limiter to let us through."""
 OFFLINE_ATTEMPTS = 4
 """How often a server that cannot be reached is tried again."""
 _QUOTA = re.compile(
@@ -87,7 +89,8 @@ class Api:
         Raises:
             Refusal: It has failed.
         """
-        deadline = time.monotonic() + within_s
+        began = time.monotonic()
+        deadline = began + within_s
         attempt = 0
         while True:
             left_s = max(0.1, deadline - time.monotonic())
@@ -96,7 +99,8 @@ class Api:
             except Exception as error:  # noqa: BLE001  (the SDK raises of many kinds)
                 failed = Refusal.of(error, doing)
             pause_s = failed.pause_s(attempt, repeat=repeat)
-            if pause_s is None or time.monotonic() + pause_s > deadline:
+            limit = min(deadline, began + LIMITED_S) if failed.status == 429 else deadline
+            if pause_s is None or time.monotonic() + pause_s > limit:
                 raise failed
             log.debug("Daytona: %s; again in %.1f s", failed, pause_s)
             time.sleep(pause_s)
