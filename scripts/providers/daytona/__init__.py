@@ -264,7 +264,12 @@ def _create(api: Api, want: Specification, image: str) -> Sandbox:
     except Refusal as error:
         if error.status == 400 and "not found" in error.text and "Snapshot" in error.text:
             raise NoImageError(error.text, "build it: inv daytona.build-image") from error
-        return _reconciled(api, want, error)
+        try:
+            return _reconciled(api, want, error)
+        except Refusal as unknown:
+            if unknown.is_unsure:
+                _warn_of(want, unknown)
+            raise
     except (KeyboardInterrupt, EndedBySignalError):
         with signals.ignored():
             _remove_unseen(api, want)
@@ -313,12 +318,17 @@ def _remove_unseen(api: Api, want: Specification) -> None:
                 return
             time.sleep(0.5)
     except (Refusal, NddtError) as error:
-        log.warning(
-            "sandbox %s may exist: %s — inv daytona.cleanup --name %s --yes removes it",
-            want.name,
-            error,
-            want.name,
-        )
+        _warn_of(want, error)
+
+
+def _warn_of(want: Specification, error: Exception) -> None:
+    """Tell of a sandbox that may exist and cannot be looked at."""
+    log.warning(
+        "sandbox %s may exist: %s — inv daytona.cleanup --name %s --yes removes it",
+        want.name,
+        error,
+        want.name,
+    )
 
 
 @contextmanager

@@ -49,6 +49,10 @@ OFFLINE_ATTEMPTS = 4
 _QUOTA = re.compile(
     r"limit exceeded|exceeds maximum|quota exceeded|No available runners", re.IGNORECASE
 )
+_OTHER_VERSION = re.compile(
+    r"validation errors? for (\w+) (\w+) (?:Field required|Input should be)"
+)
+"""How the SDK complains of an answer that lacks what it expects."""
 
 
 class Api:
@@ -178,7 +182,7 @@ class Refusal(Exception):  # noqa: N818  (most are no error of ours)
     text: str
     """What the server said, in one line or few."""
     kind: str = ""
-    """Without a status: `network`, `late` or `unreadable`."""
+    """Without a status: `network`, `late`, `version` or `unreadable`."""
     retry_after_s: float | None = None
 
     def __str__(self) -> str:
@@ -199,6 +203,8 @@ class Refusal(Exception):  # noqa: N818  (most are no error of ours)
             chain += f" {type(one).__module__}.{type(one).__name__}: {one}"
             one = one.__cause__ or one.__context__  # type: ignore[assignment]
         unreadable = "pydantic" in chain or "JSONDecodeError" in chain or "deserializ" in chain
+        if _OTHER_VERSION.search(text):
+            return cls(doing, None, text, "version")
         return cls(doing, None, text, "unreadable" if unreadable else "network")
 
     @property
@@ -218,7 +224,8 @@ class Refusal(Exception):  # noqa: N818  (most are no error of ours)
             return self.retry_after_s if self.retry_after_s is not None else usual_s
         if self.kind == "network" and attempt >= OFFLINE_ATTEMPTS:
             return None
-        again = self.is_busy or (self.is_unsure and repeat and self.kind != "late")
+        lasting = self.kind in {"late", "version"}
+        again = self.is_busy or (self.is_unsure and repeat and not lasting)
         return usual_s if again else None
 
 
@@ -280,11 +287,11 @@ def _no_answer(error: Refusal, settings: Settings) -> NddtError:
             f"Daytona cannot be reached at {url}: {_reason(error.text)}",
             "check the network, and DAYTONA_API_URL",
         )
-    missing = re.search(r"validation errors? for (\w+) (\w+) Field required", error.text)
-    if missing:
+    found = _OTHER_VERSION.search(error.text)
+    if found:
         return ConfigError(
-            f"the server at {url} is of another version than the SDK {_sdk_version()}: its "
-            f"{missing[1]} has no {missing[2]}",
+            f"the server at {url} is of another version than the SDK {_sdk_version()}: it gives "
+            f"no {found[2]} of a {found[1]}",
             f"for a self-hosted server run: {_python()} -m pip install daytona=={SELF_HOSTED_SDK}",
         )
     return UnavailableError(
