@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import threading
 import time
 from collections import deque
@@ -33,6 +34,18 @@ ACKNOWLEDGED = relay.WINDOW // 4
 """Bytes of output after which the sandbox hears that they have arrived."""
 
 
+_FAREWELL = (
+    "exec 3<&0 4>&1 </dev/null >/dev/null; "
+    r"(exec <&3 3<&- 4>&-; cat; printf '\006\000\000\000\000') | "
+    '"$@" >&4 3<&- 4>&- & exec 3<&- 4>&-; wait $!'
+)
+FAREWELL = ("sh", "-c", _FAREWELL, "nddt-farewell")
+"""Runs a command, and says DIED to it when we are gone, whatever has ended us.
+
+Only so can the sandbox tell a client that has been killed from a connection that has broken.
+"""
+
+
 class Channel:
     """One SSH session with a relay at its other end: frames each way.
 
@@ -41,27 +54,36 @@ class Channel:
     """
 
     def __init__(self, argv: tuple[str, ...]) -> None:
-        self._process = process.spawn(argv, pipes=True)
+        self._process = process.spawn((*FAREWELL, *argv), pipes=True)
         self._sending = threading.Lock()
+        self._frames = relay.Frames()
+        self._received: deque[tuple[int, bytes]] = deque()
         self._errors: deque[str] = deque(maxlen=50)
         self._reader = threading.Thread(target=self._read_errors, daemon=True)
         self._reader.start()
 
     def _read_errors(self) -> None:
-        for line in _there(self._process.stderr):
-            self._errors.append(line.decode(errors="replace").rstrip())
+        with _there(self._process.stderr) as stderr:
+            for line in stderr:
+                self._errors.append(line.decode(errors="replace").rstrip())
 
     @property
     def errors(self) -> str:
         """The last lines that ssh has printed."""
         return "\n".join(filter(None, self._errors))
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, *, urgent: bool = False) -> None:
         """Send; that the other end is gone shows in what is received."""
-        with self._sending, contextlib.suppress(OSError):
-            pipe = _there(self._process.stdin)
-            pipe.write(data)
-            pipe.flush()
+        if not self._sending.acquire(timeout=END_S if urgent else -1):
+            os.killpg(self._process.pid, signal.SIGTERM)  # it stands still
+            self._sending.acquire()
+        try:
+            with contextlib.suppress(OSError):
+                pipe = _there(self._process.stdin)
+                pipe.write(data)
+                pipe.flush()
+        finally:
+            self._sending.release()
 
     def received(self, deadline: float) -> Iterator[tuple[int, bytes]]:
         """Give what arrives until the other end is gone.
@@ -70,15 +92,16 @@ class Channel:
             TimeoutError: The deadline, a time of time.monotonic, is over.
         """
         stdout = _there(self._process.stdout).fileno()
-        frames = relay.Frames()
         while True:
+            while self._received:  # also what an interrupted call has left
+                yield self._received.popleft()
             left_s = None if deadline == float("inf") else max(0, deadline - time.monotonic())
-            if not select.select([stdout], [], [], left_s)[0]:
+            if left_s == 0 or not select.select([stdout], [], [], left_s)[0]:
                 raise TimeoutError
             data = os.read(stdout, relay.CHUNK)
             if not data:
                 return
-            yield from frames.feed(data)
+            self._received += self._frames.feed(data)
 
     def close(self) -> int | None:
         """Let go, and give the exit code of ssh; None if it had to be ended."""
@@ -86,7 +109,7 @@ class Channel:
             _there(self._process.stdin).close()
         code = process.wait(self._process, END_S)
         if code is None:
-            self._process.terminate()
+            os.killpg(self._process.pid, signal.SIGTERM)
             self._process.wait()
         self._reader.join(1)  # the pipe's command may keep it open
         _there(self._process.stdout).close()
@@ -249,9 +272,7 @@ class Session:
         elif kind in {relay.STDOUT, relay.STDERR}:
             _write(1 + kind - relay.STDOUT, payload)
             self._got[kind - relay.STDOUT] += len(payload)
-            if sum(self._got) - self._acknowledged > ACKNOWLEDGED:
-                self._acknowledged = sum(self._got)
-                channel.send(relay.frame(relay.GOT, relay.COUNTS.pack(*self._got)))
+            self._acknowledge(channel)
         elif kind == relay.TOOK:
             self._stdin.arrived(*relay.COUNT.unpack(payload))
         elif kind == relay.EXIT:
@@ -260,11 +281,19 @@ class Session:
         elif kind == relay.GONE:
             raise DeadLineError("the sandbox was restarted, and the run in it is lost")
 
+    def _acknowledge(self, channel: Channel) -> None:
+        if sum(self._got) - self._acknowledged > ACKNOWLEDGED:
+            self._acknowledged = sum(self._got)
+            channel.send(relay.frame(relay.GOT, relay.COUNTS.pack(*self._got)))
+
     def _end(self, channel: Channel) -> None:
         """Ask the program to end, and stay until it has, or has had the time to."""
-        channel.send(relay.frame(relay.END))
+        channel.send(relay.frame(relay.END), urgent=True)
         with contextlib.suppress(TimeoutError):
-            for kind, _ in channel.received(time.monotonic() + END_S):
+            for kind, payload in channel.received(time.monotonic() + END_S):
+                if kind in {relay.STDOUT, relay.STDERR}:  # else the end of it would not come
+                    self._got[kind - relay.STDOUT] += len(payload)
+                    self._acknowledge(channel)
                 if kind == relay.EXIT:
                     break
         channel.send(relay.frame(relay.BYE))

@@ -14,6 +14,7 @@ Only Python's standard library is here, because the text must run in any sandbox
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import selectors
 import signal
@@ -46,6 +47,8 @@ STDIN_WINDOW = 1 << 20
 """Bytes of stdin that the client sends before it has heard of their arrival."""
 LAST_WORDS_S = 0.5
 """How long the output is watched after the program's end, for processes that it left."""
+LAST_WORDS = 1 << 20
+"""Bytes that a pipe holds at most: what comes later is not the program's."""
 ENDING_S = 2.0
 """How long a program has after SIGTERM."""
 
@@ -82,6 +85,7 @@ class Output:
         self.kind = kind
         self.pipe = pipe
         self.ended = False
+        self.last_words = LAST_WORDS
         self._kept = bytearray()
         self._begin = 0  # how many bytes the client is known to have
         self._sent = 0  # how many have been sent on the present connection, in all
@@ -156,7 +160,7 @@ class Keeper:
         self._stdin_arrived = 0
         self._stdin_ended = False
         self._code: int | None = None
-        self._printed_at = 0.0
+        self._ended_at = 0.0
         self._patience_s = 60.0
         self._alone_since = time.monotonic()
         self._ending_since: float | None = None
@@ -228,9 +232,10 @@ class Keeper:
         client = self._client
         if client is None:
             return
-        try:
-            if events & selectors.EVENT_WRITE:
+        if events & selectors.EVENT_WRITE:
+            with contextlib.suppress(OSError):  # what has been received before still counts
                 client.flush()
+        try:
             data = client.socket.recv(CHUNK) if events & selectors.EVENT_READ else None
         except BlockingIOError:
             return
@@ -275,7 +280,7 @@ class Keeper:
     # -- the program
 
     def _start(self, script: bytes) -> None:
-        path = f"{self._place}.sh"
+        path = os.path.abspath(f"{self._place}.sh")  # it knows its files by its own name
         with open(path, "wb") as file:
             file.write(script)
         self._program = subprocess.Popen(
@@ -298,7 +303,7 @@ class Keeper:
 
     def _wait(self, program: subprocess.Popen[bytes]) -> None:
         code = program.wait()
-        self._printed_at = time.monotonic()
+        self._ended_at = time.monotonic()
         self._code = 128 - code if code < 0 else code
         os.write(self._wake, b"x")
 
@@ -329,16 +334,22 @@ class Keeper:
         for output in self._outputs:
             if output.pipe == descriptor:
                 with contextlib.suppress(BlockingIOError):
-                    output.add(os.read(descriptor, CHUNK))
-                    self._printed_at = time.monotonic()
+                    self._add(output, os.read(descriptor, CHUNK))
+
+    def _add(self, output: Output, data: bytes) -> None:
+        output.add(data)
+        if self._code is not None:
+            output.last_words -= len(data)
 
     def _read_last_words(self) -> None:
         """Stop waiting for the output of processes that the program has left, once it is read."""
         for output in self._outputs:
             if not output.ended and self._has_room(output):
                 try:
-                    output.add(os.read(output.pipe, CHUNK))
+                    self._add(output, os.read(output.pipe, CHUNK))
                 except BlockingIOError:
+                    output.ended = True
+                if output.last_words <= 0:
                     output.ended = True
 
     def _ask_to_end(self) -> None:
@@ -378,7 +389,7 @@ class Keeper:
         if self._ending_since is not None and now - self._ending_since > ENDING_S:
             self._end_program(signal.SIGKILL)
             self._killed = True
-        if self._code is not None and now - self._printed_at > LAST_WORDS_S:
+        if self._code is not None and now - self._ended_at > LAST_WORDS_S:
             self._read_last_words()
         client = self._client
         if client and client.opened:
@@ -448,13 +459,13 @@ def _leave_keeper(place: str, umask: int) -> None:
     try:
         Keeper(place, listener, umask).serve()
     finally:
-        for ending in ("sock", "sh", "pid"):
+        for ending in ("sock", "sh", "pid", "lock"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{place}.{ending}")
         os._exit(0)
 
 
-def _join(client: socket.socket, parent: int) -> None:
+def _join(client: socket.socket) -> None:
     """Copy both ways until one side ends."""
     threading.Thread(target=_copy_out, args=(client,), daemon=True).start()
     with contextlib.suppress(OSError):
@@ -463,29 +474,29 @@ def _join(client: socket.socket, parent: int) -> None:
             if not data:
                 break
             client.sendall(data)
-        # The end of stdin has two reasons. Either the SSH server has ended with its
-        # connection, or the client has ended and its own ssh says so over a sound one.
-        time.sleep(0.3)
-        if os.getppid() == parent:
-            client.sendall(frame(DIED))
+        client.shutdown(socket.SHUT_WR)  # the keeper answers by closing
     threading.Event().wait(ENDING_S + 2)
 
 
 def _copy_out(client: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while True:
+    listens = True
+    while True:
+        try:
             data = client.recv(CHUNK)
-            if not data:
-                break
-            view = memoryview(data)
+        except OSError:
+            data = b""
+        if not data:
+            os._exit(0)
+        try:
+            view = memoryview(data) if listens else memoryview(b"")
             while view:
                 view = view[os.write(1, view) :]
-    os._exit(0)
+        except OSError:  # the client is gone; but what it has said last must arrive
+            listens = False
 
 
 def main(session: str) -> None:
     """Connect stdin and stdout to a session, which is started if it is new."""
-    parent = os.getppid()
     run = os.environ["NDDT_RUN"]
     umask = os.umask(0o077)
     os.chdir(run)  # the path of a socket must be short
@@ -497,9 +508,15 @@ def main(session: str) -> None:
         os.write(1, frame(GONE))
         return
     if client is None:
-        _leave_keeper(place, umask)
+        # A first connection may have broken with its relay on the way here, too.
+        lock = os.open(f"{place}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         client = _connect(f"{place}.sock")
+        if client is None:
+            _leave_keeper(place, umask)
+            client = _connect(f"{place}.sock")
+        fcntl.flock(lock, fcntl.LOCK_UN)
     if client is None:
         sys.exit("the session could not be started")
     client.sendall(head + opening)
-    _join(client, parent)
+    _join(client)
