@@ -321,11 +321,11 @@ def clean_up(common: Common, *, everything: bool, older_than: str | None, images
     chosen = housekeeping.chosen(
         work, everything=everything, name=common.name, older_than_s=limit_s
     )
-    names = tuple(one.name for one in chosen)
-    if not common.dry:
-        names = housekeeping.clean_up(work, chosen, images=images)
-    for name in names:
-        print(name)
+    if common.dry:
+        for one in chosen:
+            print(one.name)
+        return
+    housekeeping.clean_up(work, chosen, images=images, report=print)
 
 
 def bootstrap_base(common: Common) -> None:

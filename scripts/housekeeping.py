@@ -14,6 +14,8 @@ from scripts import console, lifecycle, naming, state
 from scripts.errors import NddtError, TryAgainError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from scripts.lifecycle import Work
     from scripts.providers import Sandbox
 
@@ -131,24 +133,39 @@ def _is_left_over(work: Work, sandbox: Sandbox) -> bool:
     return sandbox.state != "running" or is_orphaned(sandbox) or made_by_us
 
 
-def clean_up(work: Work, sandboxes: tuple[Sandbox, ...], *, images: bool) -> tuple[str, ...]:
+def clean_up(
+    work: Work,
+    sandboxes: tuple[Sandbox, ...],
+    *,
+    images: bool,
+    report: Callable[[str], None] = lambda _: None,
+) -> tuple[str, ...]:
     """Remove sandboxes, and old images if asked to, after consent.
 
+    Args:
+        work: See there.
+        sandboxes: What `chosen` gave.
+        images: See above.
+        report: Called with the name of each thing that has been removed.
+
     Returns:
-        The names of what has been removed.
+        All these names.
 
     Raises:
         UsageError: Consent is missing.
+        TryAgainError: Something could not be removed; all else has been.
     """
     if not sandboxes and not images:
-        log.info("nothing to clean up here; inv docker.cleanup --all takes all that is yours")
+        log.info("nothing to clean up here; inv cleanup --all takes all that is yours")
         return ()
     if sandboxes:
         names = ", ".join(f"{one.name} ({one.state})" for one in sandboxes)
         console.confirm(f"Remove {names}?", yes=work.yes, otherwise="agree with --yes")
-    removed, failed = _removed(work, sandboxes)
+    removed, failed = _removed(work, sandboxes, report)
     if images:
-        removed += work.provider.prune_images(work.settings, work.settings.owner, KEPT_IMAGES)
+        for name in work.provider.prune_images(work.settings, work.settings.owner, KEPT_IMAGES):
+            removed.append(name)
+            report(name)
     if failed:
         raise TryAgainError(
             f"{len(failed)} of {len(sandboxes)} could not be removed",
@@ -158,7 +175,9 @@ def clean_up(work: Work, sandboxes: tuple[Sandbox, ...], *, images: bool) -> tup
     return tuple(removed)
 
 
-def _removed(work: Work, sandboxes: tuple[Sandbox, ...]) -> tuple[list[str], list[str]]:
+def _removed(
+    work: Work, sandboxes: tuple[Sandbox, ...], report: Callable[[str], None]
+) -> tuple[list[str], list[str]]:
     """Remove sandboxes, several at a time.
 
     Returns:
@@ -166,7 +185,9 @@ def _removed(work: Work, sandboxes: tuple[Sandbox, ...]) -> tuple[list[str], lis
     """
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  (only for this)
 
-    show = console.progress("removing") if len(sandboxes) > 1 else lambda _: None
+    # A plain log of it would say no more than the names.
+    seen = len(sandboxes) > 1 and console.is_terminal(2)
+    show = console.progress("removing") if seen else lambda _: None
     removed, failed = [], []
 
     def remove(one: Sandbox) -> str:
@@ -183,10 +204,9 @@ def _removed(work: Work, sandboxes: tuple[Sandbox, ...]) -> tuple[list[str], lis
                 failed.append(f"{one.name}: {problem}")
                 continue
             removed.append(one.name)
-            if console.is_terminal(2):
-                show(f"{len(removed)} of {len(sandboxes)}")
-    if console.is_terminal(2):
-        show("")
+            report(one.name)
+            show(f"{len(removed)} of {len(sandboxes)}")
+    show("")
     return removed, failed
 
 

@@ -312,27 +312,25 @@ def test_a_changed_host_key_is_not_accepted(cloud: Cloud) -> None:
 
 def test_a_clean_up_of_many(cloud: Cloud) -> None:
     """Of 250 sandboxes of three owners exactly ours go; what cannot go is said."""
-    made = cloud.agent("true").having(NDDT_PERSISTENT="true")("run", "--prompt", "x")
-    assert made.code == 0, made.said
-    owner = cloud.double.sandboxes()["nddt-workspace"].labels["nddt.owner"]
-    rows = [
-        Row(
-            name=f"box-{i}",
-            labels={
-                "nddt": "persistent",
-                "nddt.owner": owner if i % 3 == 0 else f"other{i % 3}@elsewhere",
-                "nddt.created": "1",
-            },
-        )
-        for i in range(250)
-    ]
-    cloud.double.add_sandboxes(rows)
+    with DaytonaDouble(minute_s=1.0) as double:
+        caller = cloud.caller.having(**double.environ)
+        made = caller("daytona.create-sandbox", within_s=200)
+        assert made.code == 0, made.said
+        owner = double.sandboxes()["nddt-workspace"].labels["nddt.owner"]
+        known = {"nddt": "persistent", "nddt.created": "1"}
+        owners = (owner, "one@elsewhere", "two@elsewhere")
+        rows = [
+            Row(name=f"box-{i}", labels={**known, "nddt.owner": owners[i % 3]}) for i in range(250)
+        ]
+        ours = {**known, "nddt.owner": owner}
+        stuck = Row(name="stuck", labels=ours, is_stuck=True)
+        gone = Row(name="DESTROYED_box_1", labels=ours, desired_state="destroyed")
+        double.add_sandboxes([*rows, stuck, gone])
 
-    done = cloud.caller("cleanup", "--all", "--yes", within_s=240)
+        done = caller("cleanup", "--all", "--yes", within_s=240)
 
-    mine = {row.name for row in rows if row.labels["nddt.owner"] == owner} | {"nddt-workspace"}
-    assert (done.code, set(done.lines)) == (0, mine), done.said
-    left = set(cloud.double.sandboxes())
-    assert left == {row.name for row in rows} - mine
-    for name in left:
-        cloud.double.remove_behind_back(name)
+        mine = {row.name for row in rows if row.labels["nddt.owner"] == owner} | {"nddt-workspace"}
+        assert (done.code, set(done.lines)) == (75, mine), done.said
+        assert "stuck: " in done.said
+        assert "1 of " in done.said.splitlines()[-1]
+        assert set(double.sandboxes()) == {row.name for row in (*rows, stuck, gone)} - mine

@@ -46,7 +46,7 @@ EPHEMERAL_IDLE_MINUTES = 15
 CREATE_S = 60
 """How long the SDK may take to make a sandbox, before we look for ourselves."""
 START_S = 180
-REMOVE_S = 60
+REMOVE_S = 30
 GONE = {"destroying", "destroyed"}
 FAILED = {"error", "build_failed"}
 STARTABLE = {"stopped", "archived"}
@@ -267,13 +267,20 @@ def _create(api: Api, want: Specification, image: str) -> Sandbox:
         try:
             return _reconciled(api, want, error)
         except Refusal as unknown:
-            if unknown.is_unsure:
+            if unknown is not error:  # else it has been looked for, and is not there
                 _warn_of(want, unknown)
             raise
     except (KeyboardInterrupt, EndedBySignalError):
         with signals.ignored():
             _remove_unseen(api, want)
         raise
+    wanted = settings.daytona_organization
+    if wanted and made.organization_id != wanted:
+        _remove(api, _sandbox(made))
+        raise ConfigError(
+            f"DAYTONA_API_KEY belongs to the organization {made.organization_id}",
+            "correct DAYTONA_ORGANIZATION_ID, or use a key of that organization",
+        )
     return _sandbox(made)
 
 
@@ -336,7 +343,7 @@ def _new(api: Api, want: Specification, image: str) -> Iterator[Sandbox]:
     """Have a sandbox until the block's end."""
     from scripts.providers.daytona.api import Refusal  # noqa: PLC0415
 
-    with api.explained("write:sandboxes"):
+    with _explained_with_room(api):
         made = _create(api, want, image)
     try:
         yield made
@@ -355,10 +362,24 @@ def _new(api: Api, want: Specification, image: str) -> Iterator[Sandbox]:
                 )
 
 
+@contextmanager
+def _explained_with_room(api: Api) -> Iterator[None]:
+    """Explain a refusal; if it is for want of room, tell which sandboxes could make some."""
+    from scripts.providers.daytona.api import NoRoomError  # noqa: PLC0415
+
+    try:
+        with api.explained("write:sandboxes"):
+            yield
+    except NoRoomError as error:
+        ours = [one for one in sandboxes(api.settings) if one.owner == api.settings.owner]
+        error.detail = "\n".join(f"yours: {one.name} ({one.state})" for one in ours)
+        raise
+
+
 def create(settings: Settings, want: Specification, image: str) -> Sandbox:
     """Make a sandbox that stays."""
     api = _api(settings)
-    with api.explained("write:sandboxes"):
+    with _explained_with_room(api):
         return _create(api, want, image)
 
 

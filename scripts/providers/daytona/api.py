@@ -55,6 +55,10 @@ _OTHER_VERSION = re.compile(
 """How the SDK complains of an answer that lacks what it expects."""
 
 
+class NoRoomError(TryAgainError):
+    """A quota of the organization is used up."""
+
+
 class Api:
     """The SDK's client for one account.
 
@@ -172,7 +176,7 @@ def _within(seconds: float, function: Callable[..., Any], *args: Any, **options:
 # -- failures -------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(eq=False)
 class Refusal(Exception):  # noqa: N818  (most are no error of ours)
     """What came of a call that has failed."""
 
@@ -343,7 +347,7 @@ def _refused(error: Refusal) -> NddtError:
             "Daytona gets too many requests of your organization", "try again in a minute"
         )
     if _QUOTA.search(error.text):
-        return TryAgainError(
+        return NoRoomError(
             f"Daytona has no room: {error.text}",
             "remove what you do not need: inv daytona.list, inv daytona.cleanup",
         )
