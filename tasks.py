@@ -12,12 +12,11 @@ from scripts.cli import NddtTask, lazy, remainder, task
 if TYPE_CHECKING:
     from invoke.context import Context
 
-    from scripts import commands, development, measurements
+    from scripts import commands, development
     from scripts.commands import Common
 else:
     commands = lazy("scripts.commands")
     development = lazy("scripts.development")
-    measurements = lazy("scripts.measurements")
 
 _HELP = {
     "all": "All that are yours, in any directory, running ones too.",
@@ -240,7 +239,7 @@ def lint(c: Context) -> int:
 @task(help={"runs": "Measurements of each kind; default 10.", **_help("json", "yes")})
 def bench(c: Context, runs: str = "10", json: bool = False, yes: bool = False) -> None:
     """Measure against docker and invoke by hand, side by side."""
-    measurements.bench(runs=runs, as_json=json, yes=yes)
+    development.bench(runs=runs, as_json=json, yes=yes)
 
 
 def _namespace() -> Collection:

@@ -43,6 +43,14 @@ def _python(*words: str) -> int:
     return 1 if code is None else code
 
 
+def bench(*, runs: str, as_json: bool, yes: bool) -> None:
+    """Measure, with the tools that this needs; see `measurements.bench`."""
+    _install_tools()
+    from scripts import measurements  # noqa: PLC0415
+
+    measurements.bench(runs=runs, as_json=as_json, yes=yes)
+
+
 def daytona_double(*, latency: str, minute: str) -> int:
     """Run a double of Daytona's platform until Ctrl-C.
 

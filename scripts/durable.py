@@ -54,7 +54,7 @@ class Channel:
     """
 
     def __init__(self, argv: tuple[str, ...]) -> None:
-        self._process = process.spawn((*FAREWELL, *argv), pipes=True)
+        self._process = process.spawn((*FAREWELL, *argv), pipes=True, shown=argv)
         self._sending = threading.Lock()
         self._frames = relay.Frames()
         self._received: deque[tuple[int, bytes]] = deque()

@@ -57,14 +57,12 @@ TMUX_CONF = (
     "set -g set-titles on",
 )
 
-# Takes so many bytes from stdin, and no more, as its program.
-_RELAY = """import os,sys
-n=int(sys.argv[1]);s=b""
-while len(s)<n:
- d=os.read(0,n-len(s))
- if not d:sys.exit(1)
- s+=d
-exec(compile(s,"relay","exec"));main(sys.argv[2])"""
+# Takes so many bytes from stdin, and no more, as its program. One line, as --verbose shows it.
+_RELAY = (
+    "import os, sys; n = int(sys.argv[1]); s = b''; "
+    "[s := s + (os.read(0, n - len(s)) or sys.exit(1)) for _ in iter(lambda: len(s) < n, False)]; "
+    "exec(compile(s, 'relay', 'exec')); main(sys.argv[2])"
+)
 
 
 def server(public_key: str, *, silent_s: int | None = None) -> tuple[str, ...]:

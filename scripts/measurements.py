@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts import agents, commands, lifecycle, plan, process
+from scripts import agents, commands, lifecycle, plan, process, state
 from scripts.errors import UnavailableError, UsageError
 from scripts.messages_api import demo_reply
 from scripts.model_endpoint import Endpoint
@@ -59,7 +59,12 @@ def bench(*, runs: str, as_json: bool, yes: bool) -> None:
         raise UsageError(f"--runs is {runs!r}", "give a whole number, 1 or more")
     rows = []
     with tempfile.TemporaryDirectory(prefix="nddt-bench-") as directory, _model() as model:
-        for pair in chain(_listings(Path(directory)), _runs(Path(directory), model, yes=yes)):
+        pairs = chain(
+            _listings(Path(directory)),
+            _runs(Path(directory), model, yes=yes),
+            _cloud_runs(Path(directory)),
+        )
+        for pair in pairs:
             log.warning("measuring %s", pair.title)
             rows.append(_measure(pair, int(runs)))
     print(json.dumps(rows, indent=2) if as_json else _table(rows))
@@ -142,6 +147,41 @@ def _runs(directory: Path, model: Endpoint, *, yes: bool) -> Iterator[Pair]:
             )
         finally:
             _output(workspace, NDDT, "cleanup", "--name", name, "--yes")
+
+
+def _cloud_runs(directory: Path) -> Iterator[Pair]:
+    """Measure when an agent starts at Daytona, whose API takes 100 ms for each answer.
+
+    The agent is `true`, so a whole run is measured, which is a little more than its start.
+    """
+    from tests.daytona_double import DaytonaDouble  # noqa: PLC0415  (a tool of development)
+
+    here = directory / "cloud"
+    here.mkdir()
+    inv = (str(Path(sys.executable).parent / "inv"), "--search-root", str(directory), "--list")
+    with DaytonaDouble(latency_s=0.1, label="bench") as double:
+        known = {**double.environ, "NDDT_PERSISTENT": "true", "NDDT_COMMAND": "true"}
+        known |= {"ANTHROPIC_API_KEY": "none", "XDG_STATE_HOME": str(here)}
+        environ = tuple(f"{name}={value}" for name, value in known.items())
+        run = ("env", *environ, NDDT, "run", "--prompt", PROMPT)
+        name = _output(here, "env", *environ, NDDT, "daytona.create-sandbox").strip()
+        _output(here, *run)
+        files = state.sandbox_directory(os.environ, name)  # noqa: TID251  (a child's, too)
+        end = f"ssh -F {files}/config -O exit nddt 2>/dev/null"
+        forget = f"{end}; rm -f {files}/access {files}/fingerprint"
+        for title, first, limit in (
+            ("kept connection", ":", "+200 ms"),
+            ("valid token", end, "+600 ms"),
+            ("nothing cached", forget, "+1600 ms"),
+        ):
+            yield Pair(
+                title=f"daytona, {title}, and invoke's floor",
+                ours=("sh", "-c", f'{first}; exec "$@"', "sh", *run),
+                by_hand=inv,
+                directory=here,
+                limit=limit,
+            )
+        _output(here, "env", *environ, NDDT, "daytona.cleanup", "--name", name, "--yes")
 
 
 def _output(directory: Path, *argv: str) -> str:

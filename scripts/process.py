@@ -231,6 +231,7 @@ def spawn(
     stdin: int | IO[bytes] | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    shown: Sequence[str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a program and go on.
 
@@ -241,11 +242,12 @@ def spawn(
         stdin: What it reads in place of our stdin.
         env: Its whole environment; None for ours.
         cwd: Where it runs; None for where we are.
+        shown: What `--verbose` shows in place of the arguments.
 
     Raises:
         UnavailableError: The program is not installed.
     """
-    log.debug("+ %s", shlex.join(argv))
+    log.debug("+ %s", shlex.join(shown or argv))
     pipe = subprocess.PIPE if pipes else None
     with _installed(argv[0]):
         return subprocess.Popen(

@@ -154,7 +154,9 @@ def _attached(
     argv = line.connection.session_argv("-t", "nddt", inside.start_in_tmux(session, name))
     if name == inside.AGENT:
         meanwhile()
-        if text is not None:
+        if text is None:
+            line.connection.forward(plan.forwards)
+        else:
             _store(line, plan, session, text)
         code = _waited_for(argv, plan, terminal=True)
         return None if code == 255 and not line.connection.is_open() else code

@@ -174,6 +174,11 @@ class Connection:
             detail = "".join(file.read_text(errors="replace") for file in files)
             raise TransportLostError("the sandbox cannot be reached", detail=detail)
 
+    def forward(self, forwards: Sequence[Forward]) -> None:
+        """Have a master that stays forward these, if it does not yet."""
+        for one in forwards:
+            process.capture(self.session_argv("-O", "forward", *one.arguments, "nddt"))
+
     @contextlib.contextmanager
     def cancelling(self, forwards: Sequence[Forward]) -> Iterator[None]:
         """Take forwards off a master that stays, while something else is tidied up."""

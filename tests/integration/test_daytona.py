@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.daytona_double import FAULTS, DaytonaDouble, Row, fault
-from tests.integration.contract import KEY, REPOSITORY, Caller, Done, end, eventually
+from tests.integration.contract import (
+    KEY,
+    REPOSITORY,
+    Caller,
+    Done,
+    Terminal,
+    end,
+    eventually,
+)
+from tests.integration.test_contract_terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -179,6 +188,25 @@ def test_an_answer_survives_cut_connections(cloud: Cloud) -> None:
     assert (done.code, done.said) == (7, "end\n")
     assert expected == head + done.stdout
     assert not cloud.ours()
+
+
+@pytest.mark.parametrize("persistent", ["false", "true"])
+def test_a_conversation_survives_a_cut_connection(cloud: Cloud, persistent: str) -> None:
+    """The agent's screen comes back, and it still listens."""
+    caller = cloud.caller.having(NDDT_PERSISTENT=persistent)
+
+    with Terminal(caller, "run", "--demo") as terminal:
+        assert terminal.shows("auto mode on"), terminal.text
+        say(terminal, "Remember this")
+        assert terminal.shows("your prompt arrived as “Remember this”"), terminal.text
+        terminal.forget()
+        cloud.double.cut_connections()
+        assert terminal.shows("your prompt arrived as “Remember this”"), terminal.text
+        say(terminal, "Are you there")
+        assert terminal.shows("your prompt arrived as “Are you there”"), terminal.text
+        say(terminal, "/exit")
+        assert terminal.code() == 0, terminal.text
+        assert terminal.before == terminal.attributes
 
 
 @pytest.mark.parametrize("name", ["persistent", "ephemeral"])
