@@ -25,6 +25,8 @@ log = logging.getLogger("nddt")
 
 SILENT_S = 15
 """Seconds after which a silent network connection is asked whether it lives; three times."""
+PATIENCE_S = 900
+"""How long a program waits for a lost client, and a client for a lost program."""
 FIRST_PATIENCE_S = 60
 """How long a first connection may take, with all its attempts."""
 PAUSES_S = (0.1, 0.3, 1, 2, 5, 10, 20)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from scripts import inside, process, relay, signals
-from scripts.connections import FIRST_PATIENCE_S, DeadLineError
+from scripts.connections import FIRST_PATIENCE_S, PATIENCE_S, DeadLineError
 from scripts.errors import TimeLimitError, TransportLostError
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from scripts.connections import Line
     from scripts.ssh import Forward
 
-PATIENCE_S = 900
-"""How long a program waits for a lost client, and a client for a lost program."""
 END_S = relay.ENDING_S + 2
 """How long we stay to see a program end that we have asked to."""
 ACKNOWLEDGED = relay.WINDOW // 4

@@ -73,10 +73,10 @@ def bench(*, runs: str, as_json: bool, yes: bool) -> None:
 @contextmanager
 def _model() -> Iterator[Endpoint]:
     """Give a model that a container reaches by hand, at the gateway of docker's network."""
-    form = "{{(index .IPAM.Config 0).Gateway}}"
+    form = "{{with index .IPAM.Config 0}}{{.Gateway}} {{.Subnet}}{{end}}"
     found = process.capture(("docker", "network", "inspect", "bridge", "--format", form))
     try:
-        endpoint = Endpoint(demo_reply, (found.stdout.strip() or "no gateway", 0))
+        endpoint = Endpoint(demo_reply, (_gateway(found.stdout.split()), 0))
     except OSError as error:
         raise UnavailableError(
             f"docker's network has no address on this machine: {found.last_line}",
@@ -85,6 +85,16 @@ def _model() -> Iterator[Endpoint]:
     with endpoint:
         endpoint.start()
         yield endpoint
+
+
+def _gateway(words: list[str]) -> str:
+    """Give a network's gateway: its own, else the first address, as the engine has it."""
+    import ipaddress  # noqa: PLC0415
+
+    found = [word for word in words if word[0].isdigit()]
+    if found and "/" in found[0]:
+        return str(next(ipaddress.ip_network(found[0]).hosts()))
+    return found[0] if found else "no gateway"
 
 
 def _listings(directory: Path) -> Iterator[Pair]:

@@ -7,7 +7,8 @@ import secrets
 from contextlib import contextmanager, nullcontext
 from typing import IO, TYPE_CHECKING
 
-from scripts import console, durable, inside, process, signals
+from scripts import console, inside, process, signals
+from scripts.connections import PATIENCE_S
 from scripts.errors import NotReachedError, TimeLimitError, TransportLostError
 from scripts.ssh import Lease
 
@@ -40,6 +41,8 @@ def run(line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[],
         name = inside.AGENT if line.is_kept else session
         return _in_tmux(line, plan, session, name, text, meanwhile)
     if line.is_durable and not plan.terminal:
+        from scripts import durable  # noqa: PLC0415  (what a local run does without)
+
         meanwhile()
         return durable.Session(session, text, stdin).attend(line, plan.forwards, plan.timeout_s)
     with _leased(line, plan, session, text, meanwhile) as lease:
@@ -135,7 +138,7 @@ def _in_tmux(
             "the connection to the sandbox broke; the agent goes on", "inv attach comes back to it"
         )
     while code is None:
-        for _ in line.again(durable.PATIENCE_S):
+        for _ in line.again(PATIENCE_S):
             code = _attached(line, plan, session, name, None, lambda: None)
             if code is not None:
                 break
