@@ -284,6 +284,21 @@ def test_a_fault_at_any_request(clouds: list[Cloud], name: str) -> None:
         list(pool.map(check, range(1, REQUESTS + 1)))
 
 
+def test_nothing_outlives_its_auto_stop(clouds: list[Cloud]) -> None:
+    """Thirty clients are killed, each at another moment between its start and its answer."""
+    def kill(number: int) -> None:
+        running = clouds[number % len(clouds)].agent("sleep 2").start("run", "--prompt", "x")
+        time.sleep(0.05 + 0.1 * number)  # the moment is what is tried here
+        running.kill()
+        end(running)
+
+    with ThreadPoolExecutor(len(clouds)) as pool:
+        list(pool.map(kill, range(30)))
+
+    # Fifteen minutes of the platform's, each of which lasts a second.
+    assert eventually(lambda: not [name for one in clouds for name in one.ours()], 40)
+
+
 def test_a_server_that_does_not_answer(clouds: list[Cloud]) -> None:
     """A call that hangs ends at its deadline; what it may have made is found or named."""
     with ThreadPoolExecutor(len(clouds)) as pool:
