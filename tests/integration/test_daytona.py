@@ -238,6 +238,83 @@ def test_a_stopped_sandbox_ends_its_run_with_74(cloud: Cloud) -> None:
     assert (again.code, again.stdout) == (0, b"well\n"), again.said
 
 
+def test_a_token_that_has_expired_is_replaced(cloud: Cloud) -> None:
+    """What the gateway does not let in any more is asked for anew, once."""
+    caller = cloud.agent("echo answer").having(NDDT_PERSISTENT="true")
+    assert caller("run", "--prompt", "x").code == 0
+    (caller.runtime / "s-nddt-workspace" / "s").unlink()
+    cloud.double.expire_tokens("nddt-workspace")
+    cloud.double.forget_requests()
+
+    done = caller("run", "--verbose", "--prompt", "x")
+
+    assert (done.code, done.stdout) == (0, b"answer\n"), done.said
+    assert "Using existing Daytona sandbox: nddt-workspace" in done.said
+    assert len(counted(cloud.double)) == 2
+
+
+def test_a_projects_files_do_not_choose_the_account(cloud: Cloud) -> None:
+    """Neither by nddt nor by the SDK are they read for that, and a line says so."""
+    hostile = "DAYTONA_API_KEY=evil\nDAYTONA_API_URL=http://127.0.0.1:9/api\nDAYTONA_TARGET=mars\n"
+    for name in (".env", ".env.local"):
+        (cloud.caller.directory / name).write_text(hostile, encoding="utf-8")
+
+    done = cloud.agent("echo answer")("run", "--prompt", "x")
+
+    assert (done.code, done.stdout) == (0, b"answer\n"), done.said
+    assert "DAYTONA_API_KEY" in done.said.splitlines()[0]
+    assert all("mars" not in str(one.json) for one in cloud.double.requests())
+
+
+# -- snapshots ------------------------------------------------------------------------------
+
+
+def test_snapshots_that_are_not_usable(cloud: Cloud) -> None:
+    """A failed one is removed and built again, an unused one activated, an unknown one refused."""
+    name = cloud.caller("daytona.build-image").lines[0]
+    for state, code, word in (
+        ("build_failed", 0, "had failed"),
+        ("inactive", 0, ""),
+        ("hibernating", 69, "does not know"),
+    ):
+        with DaytonaDouble(minute_s=1.0) as double:
+            image = cloud.double.snapshots()[name].image
+            double.add_snapshot(name, state, image=image)
+
+            done = cloud.caller.having(**double.environ)("daytona.build-image", within_s=200)
+
+            assert code == done.code, done.said
+            assert word in done.said
+            assert code or double.snapshots()[name].state == "active"
+
+
+def test_a_snapshot_of_ones_own(cloud: Cloud) -> None:
+    """NDDT_DAYTONA_SNAPSHOT is used as it is; one that is not there is a bad setting."""
+    name = cloud.caller("daytona.build-image").lines[0]
+    caller = cloud.agent("echo answer")
+
+    done = caller.having(NDDT_DAYTONA_SNAPSHOT=name)("run", "--prompt", "x")
+    missing = caller.having(NDDT_DAYTONA_SNAPSHOT="nothing")("run", "--prompt", "x")
+
+    assert (done.code, done.stdout) == (0, b"answer\n"), done.said
+    assert missing.code == 78, missing.said
+    assert "NDDT_DAYTONA_SNAPSHOT" in missing.said
+
+
+def test_old_snapshots_are_pruned(cloud: Cloud) -> None:
+    """All of nddt's but the newest three, and none that is in use or somebody else's."""
+    with DaytonaDouble(minute_s=1.0) as double:
+        for number in range(6):
+            double.add_snapshot(f"nddt-claude-2.1.{number}-0123456789")
+        double.add_snapshot("theirs")
+
+        done = cloud.caller.having(**double.environ)("cleanup", "--images", "--yes")
+
+        assert (done.code, len(done.lines)) == (0, 3), done.said
+        assert set(done.lines) | set(double.snapshots()) >= {"theirs"}
+        assert len(double.snapshots()) == 4
+
+
 # -- faults ---------------------------------------------------------------------------------
 
 
@@ -286,6 +363,7 @@ def test_a_fault_at_any_request(clouds: list[Cloud], name: str) -> None:
 
 def test_nothing_outlives_its_auto_stop(clouds: list[Cloud]) -> None:
     """Thirty clients are killed, each at another moment between its start and its answer."""
+
     def kill(number: int) -> None:
         running = clouds[number % len(clouds)].agent("sleep 2").start("run", "--prompt", "x")
         time.sleep(0.05 + 0.1 * number)  # the moment is what is tried here

@@ -70,7 +70,7 @@ def is_usable(api: Api, name: str) -> bool:
             api.call("activate a snapshot", api.client.snapshot.activate, found)
         elif state not in PENDING | {"removing"}:
             raise UnavailableError(
-                f"snapshot {name} is in the state {state!r}, which nddt does not know",
+                f"snapshot {name} is in a state that this version of Daytona's SDK does not know",
                 "try again, or look at it in Daytona's dashboard",
             )
         if said != state:
