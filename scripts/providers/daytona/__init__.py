@@ -264,6 +264,8 @@ def _create(api: Api, want: Specification, image: str) -> Sandbox:
     except Refusal as error:
         if error.status == 400 and "not found" in error.text and "Snapshot" in error.text:
             raise NoImageError(error.text, "build it: inv daytona.build-image") from error
+        if error.kind == "offline":
+            raise
         try:
             return _reconciled(api, want, error)
         except Refusal as unknown:

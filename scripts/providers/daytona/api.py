@@ -53,6 +53,8 @@ _OTHER_VERSION = re.compile(
     r"validation errors? for (\w+) (\w+) (?:Field required|Input should be)"
 )
 """How the SDK complains of an answer that lacks what it expects."""
+_NOT_SENT = re.compile(r"NewConnectionError|NameResolutionError|ConnectTimeoutError")
+"""Why urllib3 gives up before it has sent anything."""
 
 
 class NoRoomError(TryAgainError):
@@ -186,7 +188,7 @@ class Refusal(Exception):  # noqa: N818  (most are no error of ours)
     text: str
     """What the server said, in one line or few."""
     kind: str = ""
-    """Without a status: `network`, `late`, `version` or `unreadable`."""
+    """Without a status: `offline` (nothing sent), `network`, `late`, `version`, `unreadable`."""
     retry_after_s: float | None = None
 
     def __str__(self) -> str:
@@ -209,12 +211,16 @@ class Refusal(Exception):  # noqa: N818  (most are no error of ours)
         unreadable = "pydantic" in chain or "JSONDecodeError" in chain or "deserializ" in chain
         if _OTHER_VERSION.search(text):
             return cls(doing, None, text, "version")
+        if _NOT_SENT.search(chain):
+            return cls(doing, None, text, "offline")
         return cls(doing, None, text, "unreadable" if unreadable else "network")
 
     @property
     def is_unsure(self) -> bool:
         """Whether it is unknown if the server has done what it was asked."""
-        return self.status is None or self.status >= 500 or self.status == 408
+        if self.status is None:
+            return self.kind != "offline"
+        return self.status >= 500 or self.status == 408
 
     @property
     def is_busy(self) -> bool:
@@ -226,8 +232,8 @@ class Refusal(Exception):  # noqa: N818  (most are no error of ours)
         usual_s = PAUSES_S[min(attempt, len(PAUSES_S) - 1)]
         if self.status == 429:
             return self.retry_after_s if self.retry_after_s is not None else usual_s
-        if self.kind == "network" and attempt >= OFFLINE_ATTEMPTS:
-            return None
+        if self.kind == "offline":
+            return usual_s if attempt < OFFLINE_ATTEMPTS else None
         lasting = self.kind in {"late", "version"}
         again = self.is_busy or (self.is_unsure and repeat and not lasting)
         return usual_s if again else None
@@ -286,7 +292,7 @@ def _no_answer(error: Refusal, settings: Settings) -> NddtError:
         return UnavailableError(
             f"Daytona did not answer in time when asked to {error.doing}", "try again"
         )
-    if error.kind == "network":
+    if error.kind in {"network", "offline"}:
         return UnavailableError(
             f"Daytona cannot be reached at {url}: {_reason(error.text)}",
             "check the network, and DAYTONA_API_URL",
