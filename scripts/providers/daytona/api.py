@@ -44,7 +44,7 @@ PAUSES_S = (0.2, 0.5, 1, 2, 4)
 """Waits between attempts; the last one again and again."""
 LIMITED_S = 30
 """How long we wait for a limiter to let us through."""
-OFFLINE_ATTEMPTS = 4
+OFFLINE_ATTEMPTS = 2
 """How often a server that cannot be reached is tried again."""
 _QUOTA = re.compile(
     r"limit exceeded|exceeds maximum|quota exceeded|No available runners", re.IGNORECASE
