@@ -46,8 +46,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 DOCKERFILE = """\
 FROM debian:trixie-slim
-RUN useradd --create-home me && mkdir /work && chown me /work
-WORKDIR /work
+RUN useradd --create-home me && mkdir /desk && chown me /desk
+WORKDIR /desk
 USER me
 """
 SNAPSHOT = "small:1"
@@ -195,13 +195,13 @@ def test_what_a_sandbox_is_refused(
 def test_a_stop_keeps_the_disk_and_ends_processes(client: Daytona, double: DaytonaDouble) -> None:
     """Files survive, processes do not."""
     box = create(client, "disk")
-    box.process.exec("echo kept > /work/file; nohup sleep 1000 >/dev/null 2>&1 &")
+    box.process.exec("echo kept > /desk/file; nohup sleep 1000 >/dev/null 2>&1 &")
     assert _runs(box, "sleep 1000")
     box.stop()
     with refused(DaytonaBadRequestError, "no IP address found. Is the Sandbox started?"):
         box.process.exec("true")
     box.start()
-    assert box.process.exec("cat /work/file").result == "kept\n"
+    assert box.process.exec("cat /desk/file").result == "kept\n"
     assert not _runs(box, "sleep 1000")
     double.remove_behind_back("disk")
 
@@ -403,7 +403,7 @@ def test_the_toolbox_runs_commands_and_moves_files(sandbox: Sandbox) -> None:
     sandbox.fs.create_folder("/tmp/folder", "700")
     info = sandbox.fs.get_file_info("/tmp/folder")
     assert (info.is_dir, info.permissions, info.owner) == (True, "0700", "me")
-    assert (sandbox.get_user_home_dir(), sandbox.get_work_dir()) == ("/home/me", "/work")
+    assert (sandbox.get_user_home_dir(), sandbox.get_work_dir()) == ("/home/me", "/desk")
     with pytest.raises(DaytonaError, match="Permission denied"):
         sandbox.fs.upload_file(b"", "/etc/not-mine")
 
@@ -415,7 +415,7 @@ def test_ssh_runs_commands(login: Login, sandbox: Sandbox) -> None:
     """Exit code, separate stderr, the image's user and directory, the sandbox's environment."""
     run = login.run('echo "$GREETING"; id -un; pwd; echo $DAYTONA_SANDBOX_ID; echo e >&2; exit 7')
     assert run.returncode == 7
-    assert run.stdout.decode() == f"hello world\nme\n/work\n{sandbox.id}\n"
+    assert run.stdout.decode() == f"hello world\nme\n/desk\n{sandbox.id}\n"
     assert run.stderr == b"e\n"
     assert login.run(stdin=b"echo from stdin; exit 4\n").stdout == b"from stdin\n"
 
@@ -465,11 +465,11 @@ def _runs(sandbox: Sandbox, command: str) -> bool:
 
 def test_a_lost_command_runs_on(login: Login, double: DaytonaDouble, sandbox: Sandbox) -> None:
     """A cut connection ends with 255, and nothing in the sandbox ends."""
-    with subprocess.Popen(login.argv("sleep 1.5; echo x >/work/done")) as ssh:
+    with subprocess.Popen(login.argv("sleep 1.5; echo x >/desk/done")) as ssh:
         wait_for(lambda: _runs(sandbox, "sleep 1.5"))
         double.cut_connections()
         assert ssh.wait(5) == 255
-    wait_for(lambda: sandbox.process.exec("test -e /work/done").exit_code == 0)
+    wait_for(lambda: sandbox.process.exec("test -e /desk/done").exit_code == 0)
 
 
 def test_a_token_that_opens_nothing(
