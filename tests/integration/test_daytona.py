@@ -6,8 +6,9 @@ import os
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,6 @@ from tests.integration.test_contract_terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 LIFECYCLE = (
     "Creating Daytona sandbox: ",
@@ -286,6 +286,30 @@ def test_snapshots_that_are_not_usable(cloud: Cloud) -> None:
             assert code == done.code, done.said
             assert word in done.said
             assert code or double.snapshots()[name].state == "active"
+
+
+def test_the_latest_version_without_npm_here(cloud: Cloud) -> None:
+    """A sandbox that has npm is asked, and is gone afterwards; the answer is remembered."""
+    programs = cloud.caller.directory / "bin"
+    programs.mkdir()
+    for place in cloud.caller.environ["PATH"].split(":"):
+        for program in Path(place).glob("*"):
+            if program.name not in {"node", "npm", "npx"}:
+                with suppress(FileExistsError):
+                    (programs / program.name).symlink_to(program)
+    known = cloud.caller("daytona.build-image").lines
+    caller = cloud.caller.having(PATH=str(programs), XDG_CACHE_HOME=str(programs.parent))
+
+    with DaytonaDouble(minute_s=1.0) as double:
+        new = caller.having(**double.environ)
+        first = new("daytona.build-image", within_s=400)
+        double.forget_requests()
+        second = new("daytona.build-image")
+
+        assert (first.code, first.lines) == (0, known), first.said
+        assert (second.code, second.lines) == (0, known), second.said
+        assert not [one for one in counted(double) if one.startswith("POST")]
+        assert eventually(lambda: not double.sandboxes())
 
 
 def test_a_snapshot_of_ones_own(cloud: Cloud) -> None:

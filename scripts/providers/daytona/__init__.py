@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 import time
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from scripts.errors import (
     NoImageError,
     UnavailableError,
 )
-from scripts.host import Host
+from scripts.host import CA_BUNDLE, Host
 from scripts.providers import Sandbox, Specification
 from scripts.providers.daytona import access
 from scripts.providers.daytona.access import Access
@@ -146,10 +147,22 @@ def look_up(
     api = _api(settings)
     with _new(api, want, image_name(settings, recipe, "")) as made, api.explained():
         sandbox: Any = made.handle
-        said = api.call("ask npm", sandbox.process.exec, shlex.join(words), timeout=60, within_s=70)
-    if said.exit_code != 0 or not said.result.strip():
-        raise CannotCreateError(f"npm does not know {package}", "check NDDT_CLAUDE_VERSION")
-    return str(said.result).split()[-1].strip("'")
+        said = api.call(
+            "ask npm",
+            sandbox.process.exec,
+            shlex.join(words),
+            env={"NODE_EXTRA_CA_CERTS": CA_BUNDLE, **recipe.proxies},
+            timeout=60,
+            within_s=70,
+        )
+    # Notices to the user are in it, too.
+    versions = re.findall(r"^'?(\d+\.\d+\.\d+)'?$", said.result, re.MULTILINE)
+    if said.exit_code != 0 or not versions:
+        reason = (said.result.strip() or "it said nothing").splitlines()[-1]
+        raise CannotCreateError(
+            f"npm does not know {package}: {reason}", "check NDDT_CLAUDE_VERSION"
+        )
+    return str(versions[-1])
 
 
 def prune_images(settings: Settings, owner: str, keep: int) -> tuple[str, ...]:  # noqa: ARG001
