@@ -125,7 +125,7 @@ def chosen(
 
 
 def _is_left_over(work: Work, sandbox: Sandbox) -> bool:
-    here = str(work.settings.directory) if work.settings.workspace == "mount" else ""
+    here = str(work.settings.directory) if work.settings.workspace != "none" else ""
     if sandbox.workspace != here:
         return False
     # What an earlier task of the same command line has made is done with by now.
@@ -212,5 +212,5 @@ def _removed(
 
 def this_name(work: Work) -> str:
     """Give the name of this directory's persistent sandbox."""
-    shared = work.settings.directory if work.settings.workspace == "mount" else None
+    shared = work.settings.directory if work.settings.workspace != "none" else None
     return work.settings.name or naming.persistent_name(shared)

@@ -1,7 +1,8 @@
 """The shell text that runs inside a sandbox; pure functions.
 
 `$NDDT_RUN` is the sandbox's private directory, in memory where there is a /dev/shm. Of each
-session it holds `ID.sh`, its script, until that has started, and `ID.pid` while it runs.
+session it holds `ID.sh`, its script, until that has started, `ID.pid` while it runs, and
+`ID.d`, a directory of its own that `$NDDT_SESSION` names.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ def script(
         'rm -f -- "$0"',
         # sshd starts a session with a bare environment; the image's own comes first.
         '. "$NDDT_RUN/env"',
+        'export NDDT_SESSION="${0%.sh}.d"',
         *exports,
         # An unknown terminal would leave the agent without a screen.
         '[ -z "$TERM" ] || tput longname >/dev/null 2>&1 || export TERM=xterm-256color',
@@ -122,7 +124,7 @@ def script(
         "code=$?",
         "exec 2>&3 3>&-",
         after,
-        'rm -f -- "${0%.sh}.pid"',
+        'rm -rf -- "${0%.sh}.pid" "$NDDT_SESSION"',
         'exit "$code"',
     ]
     return "\n".join(lines) + "\n"
@@ -149,7 +151,7 @@ def lease(session: str, size: int | None, *, durable: bool = False) -> str:
         "kill -s TERM -- -$p 2>/dev/null; "
         "for i in 1 2 3 4 5 6 7 8; do sleep 0.25; kill -s 0 -- -$p 2>/dev/null || break; done; "
         "kill -s KILL -- -$p 2>/dev/null; "
-        'rm -f "$f.pid"'
+        'rm -rf "$f.pid" "$f.d"'
     )
 
 

@@ -133,7 +133,7 @@ def _runs(directory: Path, model: Endpoint, *, yes: bool) -> Iterator[Pair]:
         demo_url=model.url,
     )
     image = lifecycle.build_image(replace(work, settings=settings), made)
-    variables = [w for k, v in made.variables.items() for w in ("--env", f"{k}={v}")]
+    variables = [w for k, v in made.brings.variables.items() for w in ("--env", f"{k}={v}")]
     mount = ("--volume", f"{workspace}:/workspace")
     run = (NDDT, "run", "--demo", "--prompt", PROMPT)
     yield Pair(

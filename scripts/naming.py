@@ -57,7 +57,9 @@ def image_labels(owner: str) -> dict[str, str]:
     return labels(owner=owner, workspace="", mode="image", created=now, pid=os.getpid())
 
 
-def labels(*, owner: str, workspace: str, mode: str, created: int, pid: int) -> dict[str, str]:
+def labels(
+    *, owner: str, workspace: str, mode: str, created: int, pid: int, is_synced: bool = False
+) -> dict[str, str]:
     """Make the labels that every created thing carries.
 
     Args:
@@ -66,6 +68,7 @@ def labels(*, owner: str, workspace: str, mode: str, created: int, pid: int) -> 
         mode: `ephemeral`, `persistent` or `image`.
         created: Seconds since 1970.
         pid: The creating process.
+        is_synced: Whether the sandbox has a copy of the directory.
     """
     return {
         LABEL: mode,
@@ -74,4 +77,5 @@ def labels(*, owner: str, workspace: str, mode: str, created: int, pid: int) -> 
         f"{LABEL}.workspace": workspace,
         f"{LABEL}.created": str(created),
         f"{LABEL}.pid": str(pid),
+        **({f"{LABEL}.sync": "true"} if is_synced else {}),
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import shlex
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from scripts import agents, env_forward, host, image, naming, providers, ssh
 from scripts.errors import CredentialsError
+from scripts.provisions import Provision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,12 +32,13 @@ class Plan:
     version: str
     """The agent's version as it was asked for: a number, or `latest` and the like."""
     argv: tuple[str, ...]
-    variables: Mapping[str, str] = field(repr=False)
-    secret: frozenset[str]
-    """Names of the variables that came from the user's environment."""
-    forwards: tuple[ssh.Forward, ...]
+    session: str
+    """Its id."""
+    brings: Provision
     before: str
+    """Shell text that prepares the sandbox."""
     after: str
+    """Shell text that looks at what happened."""
     terminal: bool
     """Whether the session has the user's terminal."""
     is_agent: bool
@@ -52,12 +55,16 @@ class Plan:
         yield "image", self.image(self.version)
         yield "base", self.recipe.base
         shown = self.sandbox.workspace
-        yield "workspace", f"{shown} at /workspace, read and write" if shown else "none"
+        how = "read only" if self.sandbox.is_readonly else "read and write"
+        how = f"copied, {how}" if self.sandbox.is_synced else how
+        yield "workspace", f"{shown} at /workspace, {how}" if shown else "none"
+        for one in self.sandbox.mounts:
+            how = "read only" if one.readonly else "read and write"
+            yield "directory", f"{one.source} at {one.target}, {how}"
         yield "user", self.sandbox.user
-        for forward in self.forwards:
-            yield "reaches", f"{forward.host}:{forward.port} of this machine"
-        for name, value in sorted(self.variables.items()):
-            hidden = name in self.secret
+        yield from self.brings.shown
+        for name, value in sorted(self.brings.variables.items()):
+            hidden = name in self.brings.secret
             yield "variable", f"{name}={'***' if hidden else host.without_password(value)}"
         yield "terminal", "yes" if self.terminal else "no"
         yield "time limit", f"{self.timeout_s} s" if self.timeout_s else "none"
@@ -75,7 +82,7 @@ def specification(
         persistent: Whether it stays.
         pid: This process.
     """
-    workspace = settings.directory if settings.workspace == "mount" else None
+    workspace = settings.directory if settings.workspace != "none" else None
     made_up = (
         naming.persistent_name(workspace)
         if persistent
@@ -85,12 +92,17 @@ def specification(
         name=settings.name or made_up,
         persistent=persistent,
         workspace=workspace,
+        is_synced=settings.workspace == "sync",
+        is_readonly=settings.readonly,
+        mounts=settings.mounts,
+        docker=settings.docker_forward,
         user="root" if user[0] == 0 else "nddt",
         cpus=settings.cpus,
         memory_gib=settings.memory_gib,
         labels=naming.labels(
             owner=settings.owner,
             workspace=str(workspace or ""),
+            is_synced=settings.workspace == "sync",
             mode="persistent" if persistent else "ephemeral",
             created=int(time.time()),
             pid=pid,
@@ -137,18 +149,19 @@ def agent_variables(
     return theirs, ours | env_forward.select(agent.CONFIGURATION, settings.environment)
 
 
-def loopback_forwards(urls: Mapping[str, str]) -> tuple[ssh.Forward, ...]:
+def this_machine(urls: Mapping[str, str]) -> Provision:
     """Make every address that means this machine mean it in the sandbox, too.
 
     Args:
         urls: Variable → URL.
     """
-    found: dict[ssh.Forward, None] = {}
+    found: dict[ssh.SamePort, None] = {}
     for name, url in urls.items():
         endpoint = host.loopback_endpoint(url if "//" in url else f"http://{url}", name)
         if endpoint:
-            found[ssh.Forward(*endpoint)] = None
-    return tuple(found)
+            found[ssh.SamePort(*endpoint)] = None
+    shown = tuple(("reaches", f"{one.host}:{one.port} of this machine") for one in found)
+    return Provision(forwards=tuple(found), shown=shown)
 
 
 def make(
@@ -188,17 +201,19 @@ def make(
         theirs, ours = agent_variables(settings, agent, demo_url)
     terminal_variables = env_forward.select(env_forward.TERMINAL, settings.environment)
     variables = {**network.session_variables(), **terminal_variables, **ours, **theirs}
+    secret = frozenset(theirs) | frozenset(network.proxies)
+    session = secrets.token_hex(6)
     proxies = {k: v for k, v in network.proxies.items() if k.isupper() and k != "NO_PROXY"}
     urls = {name: variables[name] for name in (agent.BASE_URL, *proxies) if name in variables}
+    brings = Provision(variables=variables, secret=secret) + this_machine(urls)
     return Plan(
         sandbox=specification(settings, user, persistent=settings.persistent, pid=pid),
         recipe=recipe,
         image=partial(provider.image_name, settings, recipe),
         version=getattr(settings, f"{agent.NAME}_version"),
-        argv=command or agent.command(request, program),
-        variables=variables,
-        secret=frozenset(theirs) | frozenset(network.proxies),
-        forwards=loopback_forwards(urls),
+        argv=command or agent.command(replace(request, told=brings.told), program),
+        session=session,
+        brings=brings,
         before=":" if command else agent.before(request),
         after=":" if command else agent.after(request),
         terminal=terminal,

@@ -462,6 +462,7 @@ def _leave_keeper(place: str, umask: int) -> None:
         for ending in ("sock", "sh", "pid", "lock"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{place}.{ending}")
+        subprocess.call(("rm", "-rf", "--", f"{place}.d"))
         os._exit(0)
 
 

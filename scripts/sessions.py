@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from contextlib import contextmanager, nullcontext
 from typing import IO, TYPE_CHECKING
 
@@ -33,9 +32,13 @@ def run(line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[],
     Returns:
         The program's exit code.
     """
-    session = secrets.token_hex(6)
+    session, brings = plan.session, plan.brings
     text = inside.script(
-        plan.argv, plan.variables, directory="/workspace", before=plan.before, after=plan.after
+        plan.argv,
+        brings.variables,
+        directory="/workspace",
+        before=f"{brings.unpack()}\n{plan.before}",
+        after="\n".join((plan.after, *brings.after)),
     )
     if plan.terminal and plan.is_agent and (line.is_kept or line.is_durable):
         name = inside.AGENT if line.is_kept else session
@@ -44,7 +47,7 @@ def run(line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[],
         from scripts import durable  # noqa: PLC0415  (what a local run does without)
 
         meanwhile()
-        return durable.Session(session, text, stdin).attend(line, plan.forwards, plan.timeout_s)
+        return durable.Session(session, text, stdin).attend(line, brings.forwards, plan.timeout_s)
     with _leased(line, plan, session, text, meanwhile) as lease:
         terminal = "-t" if plan.terminal else "-T"
         argv = line.connection.session_argv(terminal, "nddt", inside.start(session))
@@ -62,7 +65,7 @@ def come_back(line: Line, plan: Plan) -> int | None:
     """
     if not process.capture(line.connection.session_argv("-T", "nddt", inside.AGENT_RUNS)).ok:
         return None
-    return _in_tmux(line, plan, secrets.token_hex(6), inside.AGENT, None, lambda: None)
+    return _in_tmux(line, plan, plan.session, inside.AGENT, None, lambda: None)
 
 
 # -- a session whose end is ours --------------------------------------------------------------
@@ -77,12 +80,12 @@ def _leased(
         line.connection,
         session,
         text,
-        plan.forwards,
+        plan.brings.forwards,
         master=not line.is_kept,
         durable=line.is_durable and plan.is_agent,
     )
     # A connection that outlives us keeps the forwards of a session.
-    forwards = plan.forwards if line.is_kept else ()
+    forwards = plan.brings.forwards if line.is_kept else ()
     try:
         meanwhile()
         lease.hand_over()
@@ -158,7 +161,7 @@ def _attached(
     if name == inside.AGENT:
         meanwhile()
         if text is None:
-            line.connection.forward(plan.forwards)
+            line.connection.forward(plan.brings.forwards)
         else:
             _store(line, plan, session, text)
         code = _waited_for(argv, plan, terminal=True)
@@ -175,7 +178,7 @@ def _attached(
 
 
 def _store(line: Line, plan: Plan, session: str, text: str) -> None:
-    forwards = [word for forward in plan.forwards for word in forward.arguments]
+    forwards = [word for forward in plan.brings.forwards for word in forward.arguments]
     store = line.connection.session_argv(*forwards, "-T", "nddt", inside.store(session))
     stored = process.capture(store, stdin=text.encode("utf-8", "surrogateescape"))
     if not stored.ok:

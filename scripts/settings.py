@@ -77,6 +77,43 @@ def _names(value: str) -> tuple[str, ...]:
     return names
 
 
+def _words(value: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in value.split(",") if word.strip())
+
+
+def _port(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", value) or not 0 < int(value) < 65536:
+        raise ValueError("a port from 1 to 65535")
+    return int(value)
+
+
+def _ports(value: str) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(_port(word) for word in _words(value)))
+    except ValueError as error:
+        raise ValueError("ports from 1 to 65535, separated by commas") from error
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A directory of this machine that a sandbox shows."""
+
+    source: Path
+    target: str
+    readonly: bool = False
+
+
+def _mounts(value: str) -> tuple[Mount, ...]:
+    found = []
+    for word in _words(value):
+        match = re.fullmatch(r"([^:]+):(/[^:]*?)/?(:ro|:rw)?", word)
+        if not match or not match[2] or ".." in match[2].split("/"):
+            raise ValueError("HERE:/IN/SANDBOX or HERE:/IN/SANDBOX:ro, separated by commas")
+        source = Path(match[1]).expanduser().absolute()
+        found.append(Mount(source, match[2], readonly=match[3] == ":ro"))
+    return tuple(found)
+
+
 def _choice(*allowed: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in allowed:
@@ -152,10 +189,75 @@ class Settings:
     )
     workspace: str = _variable(
         "NDDT_WORKSPACE",
-        _choice("", "mount", "none"),
+        _choice("", "mount", "sync", "none"),
         "",
-        "How the current directory reaches /workspace: mount, or none; "
-        "empty means mount with Docker, none with Daytona.",
+        "How the current directory reaches /workspace: mount, sync or none; empty means mount "
+        "with Docker on this machine, else sync.",
+    )
+    readonly: bool = _variable(
+        "NDDT_WORKSPACE_READONLY", _boolean, "false", "The sandbox cannot change the directory."
+    )
+    mounts: tuple[Mount, ...] = _variable(
+        "NDDT_MOUNTS",
+        _mounts,
+        "",
+        "More directories to show, as HERE:IN_SANDBOX or HERE:IN_SANDBOX:ro, separated by commas; "
+        "a project's .env file cannot set this.",
+        own=True,
+    )
+    ports: tuple[int, ...] = _variable(
+        "NDDT_PORTS",
+        _ports,
+        "",
+        "Ports of the sandbox to reach from this machine, separated by commas, such as 3000,8080.",
+    )
+    port_range_start: int = _variable(
+        "NDDT_PORT_RANGE_START",
+        _port,
+        "30000",
+        "The first port of this machine that may lead to one of the sandbox's.",
+    )
+    ssh_forward: str = _variable(
+        "NDDT_SSH_FORWARD",
+        _choice("", "agent", "keys"),
+        "",
+        "SSH in the sandbox: agent lets it use this machine's agent, keys copies ~/.ssh; "
+        "empty means neither. A project's .env file cannot set this.",
+        own=True,
+    )
+    ssh_keys: tuple[str, ...] = _variable(
+        "NDDT_SSH_KEYS",
+        _words,
+        "",
+        "Comments or SHA256:… fingerprints of the only keys that the sandbox may use, separated "
+        "by commas; empty means all. A project's .env file cannot set this.",
+        own=True,
+    )
+    gpg_forward: bool = _variable(
+        "NDDT_GPG_FORWARD",
+        _boolean,
+        "false",
+        "Let the sandbox sign with this machine's GPG agent; a project's .env file cannot set "
+        "this.",
+        own=True,
+    )
+    git_config: bool = _variable(
+        "NDDT_GIT_CONFIG", _boolean, "true", "Bring along name, email and other safe git settings."
+    )
+    claude_config: bool = _variable(
+        "NDDT_CLAUDE_CONFIG",
+        _boolean,
+        "true",
+        "Bring along a copy of Claude Code's configuration and, without another credential, its "
+        "login.",
+    )
+    docker_forward: str = _variable(
+        "NDDT_DOCKER_FORWARD",
+        _choice("", "isolated", "host"),
+        "",
+        "Docker in the sandbox: isolated is a daemon of its own, host is this machine's; empty "
+        "means none. A project's .env file cannot set this.",
+        own=True,
     )
     timeout_s: int = _variable(
         "NDDT_TIMEOUT", _count, "0", "Seconds after which a run is ended; 0 means never."

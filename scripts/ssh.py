@@ -17,7 +17,7 @@ import socket
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Protocol
 
 from scripts import inside, process
 from scripts.errors import NotReachedError, TransportLostError
@@ -52,8 +52,16 @@ OPTIONS: Mapping[str, str] = {
 }
 
 
+class Forward(Protocol):
+    """What one side listens on for the other one's programs."""
+
+    @property
+    def arguments(self) -> tuple[str, str]:
+        """The option of ssh(1)."""
+
+
 @dataclass(frozen=True)
-class Forward:
+class SamePort:
     """A port of the sandbox's loopback that leads to the same one of this machine's."""
 
     host: str
@@ -64,6 +72,33 @@ class Forward:
         """The option of ssh(1)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return ("-R", f"{host}:{self.port}:{host}:{self.port}")
+
+
+@dataclass(frozen=True)
+class OpenPort:
+    """A port of this machine's loopback that leads to one of the sandbox's."""
+
+    outside: int
+    inside: int
+
+    @property
+    def arguments(self) -> tuple[str, str]:
+        """The option of ssh(1)."""
+        return ("-L", f"127.0.0.1:{self.outside}:localhost:{self.inside}")
+
+
+@dataclass(frozen=True)
+class Socket:
+    """A UNIX socket in the sandbox that leads to one of this machine's."""
+
+    inside: str
+    outside: str
+
+    @property
+    def arguments(self) -> tuple[str, str]:
+        """The option of ssh(1)."""
+        inside, outside = (path.replace(":", "\\:") for path in (self.inside, self.outside))
+        return ("-R", f"{inside}:{outside}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 from scripts import agents, host, naming, plan
 from scripts.errors import ConfigError, CredentialsError
-from scripts.ssh import Forward
+from scripts.ssh import Forward, SamePort
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,8 +165,8 @@ def test_credential_of_any_kind(project: Project, name: str) -> None:
 
     made = make(project)
 
-    assert made.variables[name] == "secret"
-    assert name in made.secret
+    assert made.brings.variables[name] == "secret"
+    assert name in made.brings.secret
 
 
 @pytest.mark.parametrize("name", ["CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX"])
@@ -174,7 +174,7 @@ def test_credential_of_another_service(project: Project, name: str) -> None:
     """Is that service's own matter."""
     project.environ[name] = "1"
 
-    assert make(project).variables[name] == "1"
+    assert make(project).brings.variables[name] == "1"
 
 
 def test_credential_that_is_not_forwarded(project: Project) -> None:
@@ -189,7 +189,7 @@ def test_command_needs_no_credential(project: Project) -> None:
 
     assert (made.argv, made.before, made.after) == (("bash",), ":", ":")
     assert not made.is_agent
-    assert made.variables == {"GH_TOKEN": "token", "ANTHROPIC_MODEL": "opus"}
+    assert made.brings.variables == {"GH_TOKEN": "token", "ANTHROPIC_MODEL": "opus"}
 
 
 # -- the model ------------------------------------------------------------------------------
@@ -199,27 +199,27 @@ def test_model_elsewhere(project: Project) -> None:
     """Gets the key, and no port is forwarded."""
     made = make(project, ANTHROPIC_API_KEY="key", ANTHROPIC_BASE_URL="https://gateway.example")
 
-    assert made.forwards == ()
-    assert made.variables["ANTHROPIC_BASE_URL"] == "https://gateway.example"
-    assert made.variables["ANTHROPIC_API_KEY"] == "key"
-    assert "ANTHROPIC_AUTH_TOKEN" not in made.variables
+    assert made.brings.forwards == ()
+    assert made.brings.variables["ANTHROPIC_BASE_URL"] == "https://gateway.example"
+    assert made.brings.variables["ANTHROPIC_API_KEY"] == "key"
+    assert "ANTHROPIC_AUTH_TOKEN" not in made.brings.variables
 
 
 @pytest.mark.parametrize(
     ("url", "forward"),
     [
-        ("http://127.0.0.1:11434", Forward("127.0.0.1", 11434)),
-        ("http://localhost:4000/v1", Forward("localhost", 4000)),
-        ("http://[::1]:8080", Forward("::1", 8080)),
+        ("http://127.0.0.1:11434", SamePort("127.0.0.1", 11434)),
+        ("http://localhost:4000/v1", SamePort("localhost", 4000)),
+        ("http://[::1]:8080", SamePort("::1", 8080)),
     ],
 )
 def test_model_on_this_machine(project: Project, url: str, forward: Forward) -> None:
     """Needs no credential, and is reached under the same address."""
     made = make(project, ANTHROPIC_BASE_URL=url)
 
-    assert made.forwards == (forward,)
-    assert made.variables["ANTHROPIC_BASE_URL"] == url
-    assert made.variables["ANTHROPIC_AUTH_TOKEN"] == "none"
+    assert made.brings.forwards == (forward,)
+    assert made.brings.variables["ANTHROPIC_BASE_URL"] == url
+    assert made.brings.variables["ANTHROPIC_AUTH_TOKEN"] == "none"
 
 
 @pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
@@ -227,10 +227,10 @@ def test_model_on_this_machine_with_a_key(project: Project, name: str) -> None:
     """Gets that one, and nothing in its place."""
     project.environ[name] = "key"
     made = make(project, ANTHROPIC_BASE_URL="http://127.0.0.1:4000")
-    keys = {k: v for k, v in made.variables.items() if k.endswith(("_KEY", "_TOKEN"))}
+    keys = {k: v for k, v in made.brings.variables.items() if k.endswith(("_KEY", "_TOKEN"))}
 
     assert keys == {name: "key"}
-    assert made.forwards == (Forward("127.0.0.1", 4000),)
+    assert made.brings.forwards == (SamePort("127.0.0.1", 4000),)
 
 
 def test_demo_forwards_no_key(project: Project) -> None:
@@ -239,10 +239,10 @@ def test_demo_forwards_no_key(project: Project) -> None:
 
     made = make(project, demo_url=DEMO, ANTHROPIC_AUTH_TOKEN="real")
 
-    assert "real" not in made.variables.values()
-    assert made.variables["ANTHROPIC_BASE_URL"] == DEMO
-    assert made.variables["ANTHROPIC_AUTH_TOKEN"] == "none"
-    assert made.forwards == (Forward("127.0.0.1", 40000),)
+    assert "real" not in made.brings.variables.values()
+    assert made.brings.variables["ANTHROPIC_BASE_URL"] == DEMO
+    assert made.brings.variables["ANTHROPIC_AUTH_TOKEN"] == "none"
+    assert made.brings.forwards == (SamePort("127.0.0.1", 40000),)
 
 
 @pytest.mark.parametrize("url", ["localhost:11434", "nonsense", "http://a:b"])
@@ -268,9 +268,9 @@ def test_proxy_on_this_machine(project: Project) -> None:
         NO_PROXY="localhost,127.0.0.1",
     )
 
-    assert set(made.forwards) == {Forward("127.0.0.1", 3128), Forward("localhost", 1080)}
-    assert len(made.forwards) == 2
-    assert made.variables["http_proxy"] == made.variables["HTTP_PROXY"]
+    assert set(made.brings.forwards) == {SamePort("127.0.0.1", 3128), SamePort("localhost", 1080)}
+    assert len(made.brings.forwards) == 2
+    assert made.brings.variables["http_proxy"] == made.brings.variables["HTTP_PROXY"]
     assert "secret" not in made.describe()
 
 
@@ -278,8 +278,8 @@ def test_proxy_elsewhere(project: Project) -> None:
     """Is reached by the sandbox itself."""
     made = make(project, ANTHROPIC_API_KEY="key", HTTPS_PROXY="http://proxy.example:3128")
 
-    assert made.forwards == ()
-    assert made.variables["https_proxy"] == "http://proxy.example:3128"
+    assert made.brings.forwards == ()
+    assert made.brings.variables["https_proxy"] == "http://proxy.example:3128"
 
 
 def test_proxy_that_is_none(project: Project) -> None:
@@ -300,14 +300,14 @@ def test_variables_are_exact(project: Project) -> None:
         LD_PRELOAD="/x.so",
     )
 
-    assert made.variables == {
+    assert made.brings.variables == {
         "ANTHROPIC_API_KEY": "key",
         "ANTHROPIC_MODEL": "opus",
         "DISABLE_AUTOUPDATER": "1",
         "IS_SANDBOX": "1",
         "TZ": "Europe/Berlin",
     }
-    assert made.secret == {"ANTHROPIC_API_KEY"}
+    assert made.brings.secret == {"ANTHROPIC_API_KEY"}
 
 
 # -- what is shown --------------------------------------------------------------------------

@@ -139,6 +139,20 @@ def test_variables_of_all_layers_can_be_forwarded(project: Project) -> None:
         ("DAYTONA_API_URL", "daytona_api_url", "https://host", "https://host"),
         ("DAYTONA_REGION", "daytona_region", "eu", "eu"),
         ("DAYTONA_ORGANIZATION_ID", "daytona_organization", "id", "id"),
+        ("NDDT_WORKSPACE", "workspace", "sync", "sync"),
+        ("NDDT_MOUNTS", "mounts", "", ()),
+        (
+            "NDDT_MOUNTS",
+            "mounts",
+            "/a b:/x/, /c:/y:ro",
+            (settings.Mount(Path("/a b"), "/x"), settings.Mount(Path("/c"), "/y", readonly=True)),
+        ),
+        ("NDDT_PORTS", "ports", "3000, 8080,3000", (3000, 8080)),
+        ("NDDT_PORT_RANGE_START", "port_range_start", "1", 1),
+        ("NDDT_SSH_FORWARD", "ssh_forward", "keys", "keys"),
+        ("NDDT_SSH_KEYS", "ssh_keys", "me@here, SHA256:x", ("me@here", "SHA256:x")),
+        ("NDDT_GPG_FORWARD", "gpg_forward", "true", True),
+        ("NDDT_DOCKER_FORWARD", "docker_forward", "isolated", "isolated"),
         ("NDDT_TIMEOUT", "timeout_s", " 90 ", 90),
         ("NDDT_NODE_VERSION", "node_version", "22.11.0", "22.11.0"),
         ("NDDT_CLAUDE_VERSION", "claude_version", "stable", "stable"),
@@ -165,7 +179,13 @@ BAD_VALUES = [
     ("NDDT_NAME", "a/b", "letters, digits and _.-"),
     ("NDDT_NAME", "a", "2 to 63"),
     ("NDDT_NAME", "a" * 64, "2 to 63"),
-    ("NDDT_WORKSPACE", "copy", "mount or none"),
+    ("NDDT_WORKSPACE", "copy", "mount or sync or none"),
+    ("NDDT_WORKSPACE_READONLY", "ro", "true or false"),
+    ("NDDT_PORTS", "3000;8080", "ports from 1 to 65535"),
+    ("NDDT_PORTS", "0", "ports from 1 to 65535"),
+    ("NDDT_PORT_RANGE_START", "70000", "a port from 1 to 65535"),
+    ("NDDT_GIT_CONFIG", "some", "true or false"),
+    ("NDDT_CLAUDE_CONFIG", "some", "true or false"),
     ("NDDT_TIMEOUT", "-1", "a whole number, 0 or more"),
     ("NDDT_TIMEOUT", "1.5", "a whole number"),
     ("NDDT_TIMEOUT", "9" * 10, "a whole number"),
@@ -226,7 +246,7 @@ def test_bad_value_of_an_option(project: Project) -> None:
 def test_each_setting_that_can_be_wrong_is_tried() -> None:
     """A new setting with a reader of its own needs a bad value above."""
     free = {"NDDT_BASE_IMAGE", "NDDT_CA_CERTS", "NDDT_ENV_FILE"}
-    free |= {"DAYTONA_API_KEY", "DAYTONA_REGION", "DAYTONA_ORGANIZATION_ID"}
+    free |= {"NDDT_SSH_KEYS", "DAYTONA_API_KEY", "DAYTONA_REGION", "DAYTONA_ORGANIZATION_ID"}
     tried = {variable for variable, _, _ in BAD_VALUES + BAD_VALUES_OF_THE_USERS_OWN}
 
     assert tried == set(VARIABLES) - free
@@ -236,12 +256,30 @@ def test_each_setting_that_can_be_wrong_is_tried() -> None:
 
 WHERE_ELSE = "put it into ~/.config/nddt/.env or the environment"
 OWN = {item["variable"]: item["field"] for item in settings.declared() if item["own"]}
+WIDENING = {
+    *("NDDT_MOUNTS", "NDDT_SSH_FORWARD", "NDDT_SSH_KEYS", "NDDT_GPG_FORWARD"),
+    "NDDT_DOCKER_FORWARD",
+}
+GOOD = {
+    "NDDT_MOUNTS": "/mine.example:/x",
+    "NDDT_SSH_FORWARD": "agent",
+    "NDDT_GPG_FORWARD": "true",
+    "NDDT_DOCKER_FORWARD": "isolated",
+}
+"""Values of those that do not take an address."""
 BAD_VALUES_OF_THE_USERS_OWN = [
     ("DAYTONA_API_URL", "app.daytona.io", "an address such as https://"),
     ("DAYTONA_API_URL", "file:///etc/passwd", "an address such as https://"),
     ("DAYTONA_API_URL", "https://user:pass@host/api", "an address such as https://"),
     ("DAYTONA_API_URL", "https://a b", "an address such as https://"),
     ("DAYTONA_API_URL", "https://", "an address such as https://"),
+    ("NDDT_MOUNTS", "/a", "HERE:/IN/SANDBOX"),
+    ("NDDT_MOUNTS", "/a:b", "HERE:/IN/SANDBOX"),
+    ("NDDT_MOUNTS", "/a:/b:rx", "HERE:/IN/SANDBOX"),
+    ("NDDT_MOUNTS", "/a:/b/../etc", "HERE:/IN/SANDBOX"),
+    ("NDDT_SSH_FORWARD", "true", "agent or keys"),
+    ("NDDT_GPG_FORWARD", "agent", "true or false"),
+    ("NDDT_DOCKER_FORWARD", "true", "isolated or host"),
 ]
 
 
@@ -261,8 +299,8 @@ def test_bad_value_of_the_users_own(
 
 
 def test_the_account_is_the_users_own() -> None:
-    """A project that is somebody else's must not send the key somewhere else."""
-    assert set(OWN) == {name for name in VARIABLES if name.startswith("DAYTONA_")}
+    """A project that is somebody else's chooses no account, and shows nothing of this machine."""
+    assert set(OWN) == {name for name in VARIABLES if name.startswith("DAYTONA_")} | WIDENING
     assert {item["variable"] for item in settings.declared() if item["secret"]} == {
         "DAYTONA_API_KEY"
     }
@@ -291,14 +329,16 @@ def test_project_cannot_set_the_users_own(
 def test_project_cannot_replace_the_users_own(project: Project, variable: str, where: str) -> None:
     """Nor spoil it with a value that is not allowed."""
     project.write(f"{variable}=nonsense://hostile.example\n")
+    value = GOOD.get(variable, "https://mine.example")
     if where == "environment":
-        project.environ[variable] = "https://mine.example"
+        project.environ[variable] = value
     else:
-        project.write_user_file(f"{variable}=https://mine.example\n")
+        project.write_user_file(f"{variable}={value}\n")
 
     loaded = project.load()
 
-    assert getattr(loaded, OWN[variable]) == "https://mine.example"
+    parse = next(one["parse"] for one in settings.declared() if one["variable"] == variable)
+    assert getattr(loaded, OWN[variable]) == parse(value)
     expected = "environment" if where == "environment" else f"{project.user_file}, line 1"
     assert loaded.sources[variable] == expected
 

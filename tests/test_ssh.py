@@ -13,7 +13,7 @@ import pytest
 
 from scripts import process, state
 from scripts.errors import TransportLostError
-from scripts.ssh import Connection, Forward, Lease
+from scripts.ssh import Connection, Forward, Lease, SamePort
 
 ODD_NAMES = ["a b", "it's", "grüße", "a#b", "a,b;c&d", "$x", "~", "-F", "a%b", 'a"b', "a${HOME}b"]
 
@@ -42,9 +42,9 @@ def understood(connection: Connection) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("forward", "expected"),
     [
-        (Forward("127.0.0.1", 3128), "127.0.0.1:3128:127.0.0.1:3128"),
-        (Forward("localhost", 80), "localhost:80:localhost:80"),
-        (Forward("::1", 8080), "[::1]:8080:[::1]:8080"),
+        (SamePort("127.0.0.1", 3128), "127.0.0.1:3128:127.0.0.1:3128"),
+        (SamePort("localhost", 80), "localhost:80:localhost:80"),
+        (SamePort("::1", 8080), "[::1]:8080:[::1]:8080"),
     ],
 )
 def test_forward(forward: Forward, expected: str) -> None:
@@ -217,7 +217,7 @@ def test_lease_without_a_sandbox(connection: Connection) -> None:
     """Ends with what the pipe's command says about it."""
     connection.public_key()
     connection.write(BROKEN, "nddt", {})
-    lease = Lease(connection, "one", "true\n", [Forward("127.0.0.1", 1)], master=True)
+    lease = Lease(connection, "one", "true\n", [SamePort("127.0.0.1", 1)], master=True)
 
     with pytest.raises(TransportLostError, match="the sandbox was not reached") as caught:
         lease.hand_over()

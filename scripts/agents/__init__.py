@@ -28,6 +28,8 @@ class Request:
     output_format: str | None = None
     arguments: tuple[str, ...] = ()
     """More of the agent's own arguments."""
+    told: tuple[str, ...] = ()
+    """Lines that it is told beside its prompt."""
 
 
 class Agent(Protocol):

@@ -65,6 +65,7 @@ def command(request: Request, program: tuple[str, ...]) -> tuple[str, ...]:
         "--model": request.model,
         "--resume": request.resume,
         "--output-format": request.output_format,
+        "--append-system-prompt": "\n".join(request.told),
     }
     words = [*program]
     words += ["--print"] if request.headless and not asks_nothing(request.arguments) else []

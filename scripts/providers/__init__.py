@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from scripts.host import Host
     from scripts.image import Recipe
-    from scripts.settings import Settings
+    from scripts.settings import Mount, Settings
 
 NAMES = ("docker", "daytona")
 
@@ -32,6 +32,13 @@ class Specification:
     persistent: bool
     workspace: Path | None
     """Directory of this machine that is /workspace; None shares nothing."""
+    is_synced: bool = False
+    """Whether /workspace is a copy of it, instead of the directory itself."""
+    is_readonly: bool = False
+    mounts: tuple[Mount, ...] = ()
+    """More directories that it shows."""
+    docker: str = ""
+    """`isolated` for a Docker daemon of its own, `host` for this machine's, empty for none."""
     user: str
     labels: Mapping[str, str]
     cpus: int = 0
@@ -42,7 +49,9 @@ class Specification:
     def fingerprint(self, image: str) -> str:
         """Hash what a sandbox is made from: another hash, another sandbox."""
         size = (str(self.cpus), str(self.memory_gib))
-        return naming.digest((image, str(self.workspace), self.user, *size), 16)
+        shows = (str(self.workspace), str(self.is_synced), str(self.is_readonly))
+        more = (str(self.mounts), self.docker)
+        return naming.digest((image, *shows, *more, self.user, *size), 16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +82,8 @@ class Sandbox:
     """The process that made it, on its owner's machine."""
     fingerprint: str
     """What it was made from; another one means that it is out of date."""
+    is_synced: bool = False
+    """Whether its /workspace is a copy, in which there may be work that is nowhere else."""
     handle: object = field(default=None, repr=False, compare=False)
     """The provider's own object, of no meaning to others."""
 
@@ -89,6 +100,7 @@ def made(want: Specification, image: str) -> Sandbox:
         created=int(want.labels[f"{naming.LABEL}.created"]),
         pid=int(want.labels[f"{naming.LABEL}.pid"]),
         fingerprint=want.fingerprint(image),
+        is_synced=want.is_synced,
     )
 
 

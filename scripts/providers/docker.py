@@ -209,11 +209,11 @@ def look_up(
     return done.stdout.split()[-1].strip("'")
 
 
-def _mount(source: Path, target: str) -> str:
+def _mount(source: Path, target: str, *, readonly: bool = False) -> str:
     """Give the value of --mount, a line of CSV: any path survives it."""
     line = io.StringIO()
     csv.writer(line, lineterminator="", quoting=csv.QUOTE_ALL).writerow(
-        ("type=bind", f"source={source}", f"target={target}")
+        ("type=bind", f"source={source}", f"target={target}", *(("readonly",) if readonly else ()))
     )
     return line.getvalue()
 
@@ -226,8 +226,10 @@ def run_arguments(want: Specification, image: str) -> tuple[str, ...]:
     words += [f"--cpus={want.cpus}"] if want.cpus else []
     words += [f"--memory={want.memory_gib}g"] if want.memory_gib else []
     words += [word for item in want.labels.items() for word in ("--label", "=".join(item))]
-    if want.workspace is not None:
-        words += ["--mount", _mount(want.workspace, "/workspace")]
+    if want.workspace is not None and not want.is_synced:
+        words += ["--mount", _mount(want.workspace, "/workspace", readonly=want.is_readonly)]
+    for one in want.mounts:
+        words += ["--mount", _mount(one.source, one.target, readonly=one.readonly)]
     return (*words, "--label", f"{FINGERPRINT}={want.fingerprint(image)}")
 
 
@@ -309,6 +311,7 @@ def _sandbox(container: Any) -> Sandbox:  # noqa: ANN401  (docker-py has no type
         created=int(labels.get(f"{naming.LABEL}.created", "0")),
         pid=int(labels.get(f"{naming.LABEL}.pid", "0")),
         fingerprint=labels.get(FINGERPRINT, ""),
+        is_synced=f"{naming.LABEL}.sync" in labels,
     )
 
 

@@ -200,6 +200,7 @@ def _sandbox(found: Any) -> Sandbox:  # noqa: ANN401
         created=int(labels.get(f"{naming.LABEL}.created", "0")),
         pid=int(labels.get(f"{naming.LABEL}.pid", "0")),
         fingerprint=labels.get(FINGERPRINT, ""),
+        is_synced=f"{naming.LABEL}.sync" in labels,
         handle=found,
     )
 

@@ -1,0 +1,90 @@
+"""What a session brings along from this machine, and how it is handed over.
+
+Everything goes into the sandbox with the session's script, over SSH and into memory; what is
+secret is in no argument list, image or volume.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import tarfile
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from scripts.ssh import Forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file that comes along."""
+
+    content: bytes = field(repr=False)
+    mode: int = 0o600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provision:
+    """What one session brings along; two of them add up to one."""
+
+    forwards: tuple[Forward, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secret: frozenset[str] = frozenset()
+    """Names of the variables that are shown to nobody."""
+    files: Mapping[str, File] = field(default_factory=dict, repr=False)
+    """By their path: relative to the home directory in the sandbox, or, if it begins with
+    `session/`, to the session's own private directory, `$NDDT_SESSION`, which ends with it."""
+    before: tuple[str, ...] = ()
+    """Shell text that runs before the program, after the files are there."""
+    after: tuple[str, ...] = ()
+    """Shell text that runs after the program, whose exit code is `$code`."""
+    told: tuple[str, ...] = ()
+    """Lines that the agent is told beside its prompt."""
+    shown: tuple[tuple[str, str], ...] = ()
+    """Title and value of the lines that tell a person of it."""
+
+    def __add__(self, other: Self) -> Provision:
+        """Bring both along; of two files or variables of one name, the other's."""
+        return Provision(
+            forwards=tuple(dict.fromkeys((*self.forwards, *other.forwards))),
+            variables={**self.variables, **other.variables},
+            secret=self.secret | other.secret,
+            files={**self.files, **other.files},
+            before=self.before + other.before,
+            after=self.after + other.after,
+            told=self.told + other.told,
+            shown=self.shown + other.shown,
+        )
+
+    def unpack(self) -> str:
+        """Give shell text that puts the files where they belong and then prepares the rest."""
+        return "\n".join((*self._unpacked(), *self.before)) or ":"
+
+    def _unpacked(self) -> tuple[str, ...]:
+        lines = []
+        for prefix, place in (("session/", '"$NDDT_SESSION"'), ("", '"$HOME"')):
+            chosen = {
+                path.removeprefix(prefix): file
+                for path, file in self.files.items()
+                if path.startswith("session/") == bool(prefix)
+            }
+            if chosen:
+                # -U: what is there may be read-only, or a link to somewhere else.
+                lines += ['mkdir -p -m 700 "$NDDT_SESSION"'] if prefix else []
+                unpack = f"base64 -d <<'NDDT' | tar -xzpU --no-same-owner -C {place}"
+                lines += [unpack, base64.b64encode(_packed(chosen)).decode(), "NDDT"]
+        return tuple(lines)
+
+
+def _packed(files: Mapping[str, File]) -> bytes:
+    """Pack files, and the directories that they are in as ones for their owner alone."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
+        for path, file in sorted(files.items()):
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(file.content), file.mode
+            archive.addfile(entry, io.BytesIO(file.content))
+    return packed.getvalue()
