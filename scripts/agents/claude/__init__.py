@@ -159,8 +159,10 @@ def after(request: Request) -> str:
         "nddt: the agent was refused a permission that nobody was there to give — allow it with "
         "--yolo, or name it: -- --allowedTools Edit"
     )
+    # Other lines may be of an earlier run: conversations are kept.
     return (
-        'if find ~/.claude/projects -name "*.jsonl" -newer "${0%.sh}.pid" -exec grep -l '
-        "toolDenialKind {} + 2>/dev/null | grep -q .; then "
-        f"echo '{hint}' >&2; fi"
+        'p=${0%.sh}.pid; if find ~/.claude/projects -name "*.jsonl" -type f -newer "$p" '
+        "-exec grep -h toolDenialKind {} + 2>/dev/null | "
+        'jq -en --arg since "$(date -u -r "$p" +%FT%T)" \'any(inputs; .timestamp >= $since)\' '
+        f">/dev/null 2>&1; then echo '{hint}' >&2; fi"
     )
