@@ -243,8 +243,9 @@ def test_the_login_reaches_the_model(
     outside: Outside,
 ) -> None:
     """Only its access token comes along: what renews it is nowhere in the sandbox."""
-    look = "grep -rsl {} / --exclude-dir=sys --exclude-dir=lib -D skip"
-    search = f"{look.format(hidden(REFRESH))}; echo --; {look.format(hidden(ACCESS))}"
+    look = "grep -rsl {0} /dev/shm / --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev"
+    look = f"command {look}; command grep -sl {{0}} /proc/*/environ /proc/*/cmdline"
+    search = f"{look.format(hidden(REFRESH))}; echo --; {look.format(hidden(ACCESS))}; true"
     scripted = model(
         tool("Bash", {"command": f"touch /workspace/x; {search}", "description": "Look"}),
         text("ok"),
@@ -261,7 +262,7 @@ def test_the_login_reaches_the_model(
     assert refresh == ""
     files = {re.sub("[0-9]+", "N", one) for one in access.split()}
     assert "/proc/N/environ" in files  # it does find what is there
-    assert not [one for one in files if not one.startswith(("/proc/", "/dev/shm/"))]
+    assert not [one for one in files if not one.startswith("/proc/")]
     assert not outside.sandboxes()
 
 
