@@ -20,7 +20,7 @@ from scripts import naming
 from scripts.provisions import File, Provision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from scripts.settings import Settings
 
@@ -59,18 +59,20 @@ apply($old[0][$which]; $new[0][$which])
 """
 _BEFORE = """
 (
-new=$NDDT_SESSION/claude-configuration old=~/.claude/.nddt.json
-mkdir -p ~/.claude; umask 077; exec 9>~/.claude/.nddt.lock; flock 9 2>/dev/null
-[ -e $old ] || echo '{{}}' >$old
-if ! cmp -s "$new" $old; then
+umask 077; mkdir -p ~/.claude; cd "$NDDT_SESSION/claude"; old=~/.claude/.nddt.json
+exec 9>~/.claude/.nddt.lock; flock 9 2>/dev/null
+if [ ! -e $old ] && [ ! -s ~/.claude.json ] && [ ! -s ~/.claude/settings.json ]; then
+  cp .claude.json ~/; cp settings.json ~/.claude/; cp brought $old
+elif ! cmp -s brought $old; then
+  [ -e $old ] || echo '{{}}' >$old
   for which in .claude.json .claude/settings.json; do
     f=~/$which; [ -s $f ] || echo '{{}}' >$f
-    jq --arg which $which --slurpfile old $old --slurpfile new "$new" '{merge}' $f >$f.nddt &&
+    jq --arg which $which --slurpfile old $old --slurpfile new brought '{merge}' $f >$f.nddt &&
       mv $f.nddt $f
   done
-  jq -r --slurpfile new "$new" '((.files // []) - $new[0].files)[]' $old |
+  jq -r --slurpfile new brought '((.files // []) - $new[0].files)[]' $old |
     while read -r f; do rm -f ~/.claude/"$f"; done
-  mv "$new" $old
+  cp brought $old
 fi
 )
 """
@@ -356,35 +358,61 @@ def read(settings: Settings, sandbox_home: str) -> tuple[Provision, dict[str, st
     if settings.workspace != "none":
         project = _object(_object(state.get("projects")).get(str(settings.directory)))
     project_servers = translation.servers(project.get("mcpServers"))
+    answers = {key: project[key] for key in PROJECT_KEYS if project.get(key)}
     luggage = _pack(top, translation.referred)
-    if luggage.skipped:
-        named = ", ".join(luggage.skipped[:3])
-        more = f" and {len(luggage.skipped) - 3} more" if len(luggage.skipped) > 3 else ""
-        log.warning(
-            "the configuration in %s is over %d MB: %s%s stay here", top, LIMIT >> 20, named, more
-        )
-    values = [(["mcpServers", name], one) for name, one in user_servers.items()]
-    there = ["projects", "/workspace"]
-    values += [([*there, "mcpServers", name], one) for name, one in project_servers.items()]
-    values += [([*there, key], project[key]) for key in PROJECT_KEYS if project.get(key)]
-    brought = {
-        ".claude.json": values,
-        ".claude/settings.json": [([name], value) for name, value in kept.items()],
-        "files": sorted(luggage.files),
-    }
-    if not any(brought.values()) and not translation.variables:
-        # What an earlier session has brought into a persistent sandbox goes with the next file.
-        return Provision(), {}
+    _warn_of(top, luggage.skipped)
     files = {f".claude/{name}": file for name, file in luggage.files.items()}
-    content = json.dumps(brought, sort_keys=True).encode()
-    provision = Provision(
-        variables=translation.variables,
-        secret=frozenset(translation.variables),
-        files={**files, "session/claude-configuration": File(content=content)},
-        before=(_BEFORE.format(merge=_MERGE.strip()).strip(),),
-        shown=_shown(top, luggage, translation.left_out),
-    )
-    return provision, _loopback_urls({**user_servers, **project_servers})
+    variables = translation.variables
+    brings = Provision(variables=variables, secret=frozenset(variables))
+    if files or kept or user_servers or project_servers or answers or settings.persistent:
+        brings += Provision(
+            files={**files, **_values(kept, user_servers, project_servers, answers, luggage.files)},
+            before=(_BEFORE.format(merge=_MERGE.strip()).strip(),),
+            shown=_shown(top, luggage, translation.left_out),
+        )
+    return brings, _loopback_urls({**user_servers, **project_servers})
+
+
+def _values(
+    settings: Mapping[str, Any],
+    user_servers: Mapping[str, Any],
+    project_servers: Mapping[str, Any],
+    answers: Mapping[str, Any],
+    files: Iterable[str],
+) -> dict[str, File]:
+    """Give the values as whole files for a new sandbox, and one by one for any other."""
+    there = {**answers, **({"mcpServers": project_servers} if project_servers else {})}
+    place = ["projects", "/workspace"]
+    state = {
+        **({"mcpServers": user_servers} if user_servers else {}),
+        **({"projects": {"/workspace": there}} if there else {}),
+    }
+    brought = {
+        ".claude.json": [
+            *((["mcpServers", name], one) for name, one in user_servers.items()),
+            *(([*place, "mcpServers", name], one) for name, one in project_servers.items()),
+            *(([*place, name], value) for name, value in answers.items()),
+        ],
+        ".claude/settings.json": [([name], value) for name, value in settings.items()],
+        "files": sorted(files),
+    }
+    objects = {".claude.json": state, "settings.json": settings, "brought": brought}
+    return {
+        f"session/claude/{name}": File(content=json.dumps(one, sort_keys=True).encode())
+        for name, one in objects.items()
+    }
+
+
+def _warn_of(top: Path, skipped: list[str]) -> None:
+    if skipped:
+        more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+        log.warning(
+            "the configuration in %s is over %d MB: %s%s stay here",
+            top,
+            LIMIT >> 20,
+            ", ".join(skipped[:3]),
+            more,
+        )
 
 
 def _shown(top: Path, luggage: _Luggage, left_out: list[str]) -> tuple[tuple[str, str], ...]:
