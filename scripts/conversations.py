@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shlex
+import signal
 import stat
 import tarfile
 import threading
@@ -306,32 +307,41 @@ def fetch(kept: Store, argv: tuple[str, ...], limit_s: float) -> None:
         return
     known = (f"{one.size} {name}" for name, one in _files(kept.directory).items())
     lines = sorted(line.encode() for line in known)
-    started = process.spawn(argv, pipes=True)
-    stdin, stdout = started.stdin, started.stdout
-    if stdin is None or stdout is None:
-        raise ValueError("started without pipes")
-    timer = threading.Timer(limit_s, started.terminate)
-    timer.start()
     problem = ""
-    try:
-        with contextlib.suppress(BrokenPipeError), stdin:
-            stdin.writelines(line + b"\n" for line in lines)
-        take(kept, stdout)
-    except (OSError, ValueError) as error:
-        problem = str(error)
-    finally:
-        timer.cancel()
-        if problem:
-            started.terminate()
-        stdout.read()
-        errors = started.stderr.read() if started.stderr else b""
-        started.wait()
-    if started.returncode < 0:
-        problem = f"no answer in {limit_s:.0f} s"
-    elif started.returncode == 255:  # ssh's own
-        problem = (errors.decode(errors="replace").splitlines() or [problem])[-1]
+    with process.spawn(argv, pipes=True) as started:
+        over = threading.Event()
+
+        def end() -> None:
+            over.set()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGTERM)
+
+        timer = threading.Timer(limit_s, end)
+        timer.start()
+        try:
+            with contextlib.suppress(BrokenPipeError), _pipe(started.stdin) as stdin:
+                stdin.writelines(line + b"\n" for line in lines)
+            take(kept, _pipe(started.stdout))
+            _pipe(started.stdout).read()  # what pads the archive
+        except (OSError, ValueError) as error:
+            problem = str(error)
+            if over.is_set():
+                problem = f"no answer in {limit_s:.0f} s"
+            elif process.wait(started, 0.5) is None:  # ssh has a word to say when it fails
+                end()
+        finally:
+            timer.cancel()
+        errors = _pipe(started.stderr).read().decode(errors="replace").splitlines()
+    if started.returncode == 255:  # ssh's own
+        problem = (errors or [problem])[-1]
     if problem:
         log.warning("the conversation could not be brought back: %s", problem)
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    if stream is None:
+        raise ValueError("started without pipes")
+    return stream
 
 
 @contextlib.contextmanager
