@@ -43,7 +43,7 @@ def run(line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[],
     )
     returning: AbstractContextManager[None] = nullcontext()
     if plan.is_agent:
-        returning = conversations.fetched(plan.conversations, line.session_argv)
+        returning = conversations.fetched(plan.conversations, line)
     if plan.terminal and plan.is_agent and (line.is_kept or line.is_durable):
         name = inside.AGENT if line.is_kept else session
         with returning:
@@ -72,7 +72,7 @@ def come_back(line: Line, plan: Plan) -> int | None:
     """
     if not process.capture(line.connection.session_argv("-T", "nddt", inside.AGENT_RUNS)).ok:
         return None
-    with conversations.fetched(plan.conversations, line.session_argv):
+    with conversations.fetched(plan.conversations, line):
         return _in_tmux(line, plan, plan.session, inside.AGENT, None, lambda: None)
 
 
