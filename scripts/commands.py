@@ -16,6 +16,7 @@ from scripts import (
     agents,
     console,
     housekeeping,
+    identity,
     lifecycle,
     naming,
     plan,
@@ -157,6 +158,12 @@ def _make_plan(
     )
 
 
+def _with_identity(work: Work, made: plan.Plan, *, is_conversation: bool) -> plan.Plan:
+    """Let a session bring along who the user is."""
+    brings = identity.provision(work.settings, made, is_conversation=is_conversation)
+    return replace(made, brings=made.brings + brings)
+
+
 def _agree_to_workspace(work: Work) -> None:
     """Ask before `/` or the home directory is handed over as a whole."""
     home = Path(work.settings.process_environment.get("HOME", "/"))
@@ -182,8 +189,8 @@ def run(common: Common, asked: Asked) -> int:
             # `ssh` would read a terminal that nobody means to be the agent's.
             stdin = stack.enter_context(Path(os.devnull).open("rb"))
         endpoint, meanwhile = None, _nothing
+        lasts = work.settings.persistent and not request.headless
         if asked.demo:
-            lasts = work.settings.persistent and not request.headless
             note = _demo_note(work) if lasts else None
             endpoint = stack.enter_context(_demo_endpoint(note))
             meanwhile = partial(_start, endpoint, note)
@@ -193,6 +200,7 @@ def run(common: Common, asked: Asked) -> int:
             terminal=not request.headless,
             demo_url=endpoint.url if endpoint else None,
         )
+        made = _with_identity(work, made, is_conversation=lasts)
         _agree_to_workspace(work)
         if common.dry:
             print(made.describe())
@@ -246,6 +254,7 @@ def attach(common: Common, *, demo: bool) -> int:
         )
     if not demo and not _demo_note(work).exists():
         made = _make_plan(work, agents.Request(), command=("true",))
+        made = _with_identity(work, made, is_conversation=True)
         code = workflow.come_back(replace(work, as_it_is=True), made)
         if code is not None:
             return code
@@ -266,6 +275,7 @@ def shell(common: Common, command: str | None) -> int:
     terminal = console.is_terminal(0) and console.is_terminal(1)
     argv = ("bash", "-c", command) if command is not None else ("bash",)
     made = _make_plan(work, agents.Request(), terminal=terminal, command=argv)
+    made = _with_identity(work, made, is_conversation=False)
     _agree_to_workspace(work)
     if common.dry:
         print(made.describe())

@@ -2,7 +2,8 @@
 
 `$NDDT_RUN` is the sandbox's private directory, in memory where there is a /dev/shm. Of each
 session it holds `ID.sh`, its script, until that has started, `ID.pid` while it runs, and
-`ID.d`, a directory of its own that `$NDDT_SESSION` names.
+`ID.d`, a directory of its own that `$NDDT_SESSION` names. What must have a path that is known
+outside, such as a forwarded socket, or must be executable, is in /tmp/nddt; see `place`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+PLACES = "/tmp/nddt"  # noqa: S108  (a directory of the sandbox, which has one user)
+
 SERVER = (
-    "u=$(umask); umask 077; d=/dev/shm; [ -w $d ] || d=/tmp; d=$d/nddt; mkdir -p $d; cd $d; "
+    "u=$(umask); umask 077; d=/dev/shm; [ -w $d ] || d=/tmp; d=$d/nddt; "
+    f"mkdir -p $d {PLACES}; cd $d; "
     "export -p >env.$$; mv env.$$ env; "
     "[ -e host ] || { ssh-keygen -q -t ed25519 -N '' -f host.$$ && mv host.$$ host; }; "
     'k=$(printf %s "$1" | cksum | tr -d " "); printf "%s\\n" "$1" >keys.$$; mv keys.$$ keys.$k; '
@@ -75,6 +79,16 @@ def server(public_key: str, *, silent_s: int | None = None) -> tuple[str, ...]:
             many seconds of silence it is taken for that.
     """
     return ("-c", SERVER, "nddt-sshd", public_key, str(silent_s or ""))
+
+
+def place(session: str, name: str) -> str:
+    """Give the path of something of a session's, which goes with it."""
+    return f"{PLACES}/{session}-{name}"
+
+
+def without_places(session: str) -> str:
+    """Give the command that removes what is at such paths."""
+    return f"rm -rf -- {place(session, '*')}"
 
 
 def relay(session: str, size: int) -> str:
@@ -151,7 +165,7 @@ def lease(session: str, size: int | None, *, durable: bool = False) -> str:
         "kill -s TERM -- -$p 2>/dev/null; "
         "for i in 1 2 3 4 5 6 7 8; do sleep 0.25; kill -s 0 -- -$p 2>/dev/null || break; done; "
         "kill -s KILL -- -$p 2>/dev/null; "
-        'rm -rf "$f.pid" "$f.d"'
+        f'rm -rf "$f.pid" "$f.d"; {without_places(session)}'
     )
 
 

@@ -160,6 +160,7 @@ def _attached(
     argv = line.connection.session_argv("-t", "nddt", inside.start_in_tmux(session, name))
     if name == inside.AGENT:
         meanwhile()
+        line.connection.drop_sockets(plan.brings.forwards)
         if text is None:
             line.connection.forward(plan.brings.forwards)
         else:

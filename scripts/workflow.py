@@ -44,7 +44,9 @@ def run(
     once = functools.cache(meanwhile)
     with signals.raised():
         if plan.sandbox.persistent:
-            return sessions.run(connections.kept(work, plan), plan, stdin, once)
+            line = connections.kept(work, plan)
+            with plan.brings.served():
+                return sessions.run(line, plan, stdin, once)
         if work.provider.IS_REMOTE:  # it takes long enough to be worth a word
             log.info("Creating %s sandbox: %s", work.provider.TITLE, plan.sandbox.name)
         try:
@@ -57,7 +59,7 @@ def run(
 def _in_ephemeral(
     work: Work, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[], None]
 ) -> int:
-    with connections.ephemeral(work, plan) as line:
+    with connections.ephemeral(work, plan) as line, plan.brings.served():
         return sessions.run(line, plan, stdin, meanwhile)
 
 
@@ -87,4 +89,6 @@ def come_back(work: Work, plan: Plan) -> int | None:
         Its exit code, 0 if it goes on without the terminal; None if none runs.
     """
     with signals.raised():
-        return sessions.come_back(connections.kept(work, plan), plan)
+        line = connections.kept(work, plan)
+        with plan.brings.served():
+            return sessions.come_back(line, plan)
