@@ -21,6 +21,7 @@ from tests.scripted_model import text, tool
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from tests.integration.contract import Daytona
     from tests.scripted_model import ScriptedModel
 
 LEFT = (
@@ -299,6 +300,28 @@ def test_a_conversation_finds_the_agent_again(kept: Caller, person: Person) -> N
         assert terminal.shows("work (ED25519)"), terminal.text
         terminal.type("end\r")
         assert terminal.code() == 5, terminal.text
+
+
+@pytest.mark.parametrize("outside", ["daytona"], indirect=True)
+@pytest.mark.parametrize("persistent", ["false", "true"])
+def test_the_agent_survives_a_cut_connection(
+    nddt: Caller, outside: Daytona, person: Person, persistent: str
+) -> None:
+    """It is at the same place over the new connection."""
+    caller = of(nddt, person, NDDT_SSH_FORWARD="agent", NDDT_PERSISTENT=persistent)
+    caller = caller.having(ANTHROPIC_API_KEY="sk-ant-x")
+    script = (
+        "ssh-add -l | tail -1; sleep 4; for i in 1 2 3 4 5; do ssh-add -l && exit; sleep 1; done"
+    )
+    with ended(caller.with_agent(script).start("run", "--prompt", "x")) as running:
+        assert running.stdout
+        assert b"home (ED25519)" in running.stdout.readline()
+        outside.double.cut_connections()
+        stdout, _ = running.communicate(timeout=60)
+    assert b"work (ED25519)" in stdout
+    if persistent == "true":
+        (name,) = outside.sandboxes()
+        assert nddt("cleanup", "--name", name, "--yes").code == 0
 
 
 # -- GPG ------------------------------------------------------------------------------------
