@@ -165,7 +165,12 @@ def _attached(
             line.connection.forward(plan.brings.forwards)
         else:
             _store(line, plan, session, text)
-        code = _waited_for(argv, plan, terminal=True)
+        try:
+            code = _waited_for(argv, plan, terminal=True)
+        finally:
+            # An agent that goes on keeps the ports that it works with, but not the user's keys.
+            with signals.ignored():
+                line.connection.drop_sockets(plan.brings.forwards)
         return None if code == 255 and not line.connection.is_open() else code
     try:
         with _leased(line, plan, session, text, meanwhile) as lease:

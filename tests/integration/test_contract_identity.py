@@ -272,16 +272,20 @@ def test_nothing_is_left_of_a_killed_session(kept: Caller, person: Person) -> No
 def test_a_conversation_finds_the_agent_again(kept: Caller, person: Person) -> None:
     r"""After Ctrl-\ it is out of reach; with `attach` it is at the same place as before."""
     loop = 'while read -r w; do [ "$w" = end ] && exit 5; ssh-add -l 2>&1; echo "did $w"; done'
-    caller = of(kept, person, NDDT_SSH_FORWARD="agent", ANTHROPIC_API_KEY="sk-ant-x")
-    caller = caller.with_agent(f"echo ready; {loop}")
+    gpg_key(person)
+    caller = of(kept, person, NDDT_SSH_FORWARD="agent", NDDT_GPG_FORWARD="true")
+    caller = caller.having(ANTHROPIC_API_KEY="sk-ant-x").with_agent(f"echo ready; {loop}")
+    ask_gpg = "socat - UNIX-CONNECT:/tmp/nddt/agent-gpg,shut-none </dev/null | head -c 2"
     with Terminal(caller, "run") as terminal:
         assert terminal.shows("ready"), terminal.text
         terminal.type("one\r")
         assert terminal.shows("work (ED25519)"), terminal.text
+        assert kept("shell", "--command", ask_gpg).stdout == b"OK"
         terminal.type("\x1c")
         assert terminal.code() == 0
     gone = kept("shell", "--command", "SSH_AUTH_SOCK=/tmp/nddt/agent-ssh ssh-add -l")
     assert gone.code != 0, gone
+    assert kept("shell", "--command", ask_gpg).stdout == b""
     for word in ("two", "end"):
         with Terminal(caller, "attach") as terminal:
             assert terminal.shows("did"), terminal.text
