@@ -55,6 +55,12 @@ class Line:
     errors: str = ""
     """What ssh has printed when the connection broke last."""
 
+    def session_argv(self, *words: str) -> tuple[str, ...]:
+        """Give the command of a session beside the program's, or after it."""
+        is_direct = self.is_durable and not self.is_kept  # there the master ends with the program
+        make = self.connection.direct_argv if is_direct else self.connection.session_argv
+        return make(*words)
+
     def again(self, patience_s: float) -> Iterator[None]:
         """Connect again and again, until the caller is content.
 
@@ -222,6 +228,7 @@ def ephemeral(work: Work, plan: Plan) -> Iterator[Line]:
         if not process.find("ssh-keygen"):
             work.provider.prepare(work.settings, yes=work.yes)
         link = _link(work, connection)
+        plan.conversations.prepare()
         with work.provider.ephemeral(work.settings, plan.sandbox, name, link) as pipe:
             _write(work, plan, connection, pipe)
             yield Line(

@@ -26,6 +26,8 @@ class File:
 
     content: bytes = field(repr=False)
     mode: int = 0o600
+    modified: float = 0
+    """Seconds since 1970."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,5 +101,6 @@ def _packed(files: Mapping[str, File]) -> bytes:
         for path, file in sorted(files.items()):
             entry = tarfile.TarInfo(path)
             entry.size, entry.mode = len(file.content), file.mode
+            entry.mtime = file.modified
             archive.addfile(entry, io.BytesIO(file.content))
     return packed.getvalue()

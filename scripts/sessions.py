@@ -6,13 +6,14 @@ import logging
 from contextlib import contextmanager, nullcontext
 from typing import IO, TYPE_CHECKING
 
-from scripts import console, inside, process, signals
+from scripts import console, conversations, inside, process, signals
 from scripts.connections import PATIENCE_S
 from scripts.errors import NotReachedError, TimeLimitError, TransportLostError
 from scripts.ssh import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from scripts.connections import Line
     from scripts.plan import Plan
@@ -40,15 +41,21 @@ def run(line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[],
         before=f"{brings.unpack()}\n{plan.before}",
         after="\n".join((plan.after, *brings.after)),
     )
+    returning: AbstractContextManager[None] = nullcontext()
+    if plan.is_agent:
+        returning = conversations.fetched(plan.conversations, line.session_argv)
     if plan.terminal and plan.is_agent and (line.is_kept or line.is_durable):
         name = inside.AGENT if line.is_kept else session
-        return _in_tmux(line, plan, session, name, text, meanwhile)
+        with returning:
+            return _in_tmux(line, plan, session, name, text, meanwhile)
     if line.is_durable and not plan.terminal:
         from scripts import durable  # noqa: PLC0415  (what a local run does without)
 
         meanwhile()
-        return durable.Session(session, text, stdin).attend(line, brings.forwards, plan.timeout_s)
-    with _leased(line, plan, session, text, meanwhile) as lease:
+        program = durable.Session(session, text, stdin)
+        with returning:
+            return program.attend(line, brings.forwards, plan.timeout_s)
+    with _leased(line, plan, session, text, meanwhile) as lease, returning:
         terminal = "-t" if plan.terminal else "-T"
         argv = line.connection.session_argv(terminal, "nddt", inside.start(session))
         code = _waited_for(argv, plan, stdin, terminal=plan.terminal)
@@ -65,7 +72,8 @@ def come_back(line: Line, plan: Plan) -> int | None:
     """
     if not process.capture(line.connection.session_argv("-T", "nddt", inside.AGENT_RUNS)).ok:
         return None
-    return _in_tmux(line, plan, plan.session, inside.AGENT, None, lambda: None)
+    with conversations.fetched(plan.conversations, line.session_argv):
+        return _in_tmux(line, plan, plan.session, inside.AGENT, None, lambda: None)
 
 
 # -- a session whose end is ours --------------------------------------------------------------
