@@ -42,6 +42,9 @@ AGENT = "agent"
 AGENT_RUNS = f"tmux -L nddt-{AGENT} has-session 2>/dev/null"
 """Command that succeeds if an interactive agent runs."""
 
+AGENT_PORTS = f"{AGENT_RUNS} && {{ tmux -L nddt-{AGENT} show-environment NDDT_PORT_MAP || :; }}"
+"""The same, and prints the ports that it knows, if any, as a variable."""
+
 DETACH = "bind -n C-\\\\ detach-client"
 
 TMUX_CONF = (
