@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,12 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from scripts import inside, lifecycle, process, state
-from scripts.errors import NddtError, TransportLostError
+from scripts.errors import NddtError, TransportLostError, UnavailableError
 from scripts.providers import Link
 from scripts.ssh import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from scripts.lifecycle import Work
     from scripts.plan import Plan
@@ -29,6 +30,8 @@ PATIENCE_S = 900
 """How long a program waits for a lost client, and a client for a lost program."""
 FIRST_PATIENCE_S = 60
 """How long a first connection may take, with all its attempts."""
+PASSING = "passing"
+"""File that marks a kept connection to a sandbox that goes with somebody's run."""
 PAUSES_S = (0.1, 0.3, 1, 2, 5, 10, 20)
 """Waits between attempts to connect; the last one again and again."""
 
@@ -160,7 +163,7 @@ def kept(work: Work, plan: Plan) -> Line:
     return line
 
 
-def existing(work: Work, want: Specification) -> Connection:
+def existing(work: Work, want: Specification, *, start: bool = True) -> Connection:
     """Give the open connection to a sandbox that is there, and is started if need be.
 
     If it is open, or there is a way that was good before, that costs no question to the provider.
@@ -168,18 +171,22 @@ def existing(work: Work, want: Specification) -> Connection:
     Args:
         work: See there.
         want: Its name, and the user inside.
+        start: Whether it is started if it does not run.
 
     Raises:
-        UnavailableError: There is no such sandbox.
+        UnavailableError: There is no such sandbox, or it does not run.
     """
+    if connection := known(work, want):
+        return connection
     line = _line(work, want)
     connection = line.connection
-    if connection.is_open():
-        return connection
     with state.lock(connection.directory):
-        if connection.is_open() or _open_known(work, want, connection):
+        if connection.is_open():
             return connection
         found = lifecycle.existing(work, want.name)
+        if found.state != "running" and not start:
+            how = f"start it: inv {work.provider.NAME}.start --name {want.name}"
+            raise UnavailableError(f"sandbox {want.name} does not run ({found.state})", how)
         if found.state != "running":
             log.info("Starting %s sandbox: %s", work.provider.TITLE, want.name)
             work.provider.start(work.settings, found)
@@ -187,6 +194,18 @@ def existing(work: Work, want: Specification) -> Connection:
     if line.errors:
         next(line.again(FIRST_PATIENCE_S))
     return connection
+
+
+def known(work: Work, want: Specification) -> Connection | None:
+    """Give the connection to a sandbox if it is open, or can be without asking the provider."""
+    connection = Connection(state.sandbox_directory(work.environ, want.name))
+    if connection.is_open():
+        return connection
+    if connection.directory.exists():
+        with state.lock(connection.directory):
+            if connection.is_open() or _open_known(work, want, connection):
+                return connection
+    return None
 
 
 def _line(work: Work, want: Specification) -> Line:
@@ -214,6 +233,16 @@ def _open_first(work: Work, want: Specification, line: Line, found: Sandbox) -> 
         if not line.is_durable:
             raise
         line.errors = error.detail or error.message
+    if found.mode == "ephemeral":
+        (line.connection.directory / PASSING).touch()
+
+
+def tidy(environ: Mapping[str, str]) -> None:
+    """Remove the files of connections to ephemeral sandboxes that have ended."""
+    for mark in state.runtime_directory(environ).glob(f"s-*/{PASSING}"):
+        with state.lock(mark.parent):
+            if not Connection(mark.parent).is_open():
+                shutil.rmtree(mark.parent, ignore_errors=True)
 
 
 def _open(work: Work, want: Specification, connection: Connection, pipe: tuple[str, ...]) -> None:

@@ -11,11 +11,11 @@ import os
 import re
 import socket
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from scripts import state
-from scripts.errors import PortTakenError, UnavailableError
+from scripts import process, state
+from scripts.errors import PortTakenError, TransportLostError, UnavailableError, UsageError
 from scripts.provisions import Provision
 from scripts.ssh import Connection, OpenPort
 
@@ -192,7 +192,77 @@ def reserved(
         yield tuple(ours)
     finally:
         for one in ours:
-            one.path(environ).unlink(missing_ok=True)
+            if _read(one.path(environ)) == one:  # else it stays, with something else's life
+                one.path(environ).unlink(missing_ok=True)
+
+
+# -- ports that stay open while a connection does ---------------------------------------------
+
+
+def add(work: Work, connection: Connection, sandbox: str, port: int) -> Opening:
+    """Open a port of a running sandbox, if it is not open, for as long as the connection is.
+
+    Raises:
+        PortTakenError: Somebody has taken every one that was chosen.
+    """
+    for one in of(work.environ, sandbox):
+        if one.inside == port:
+            return one
+    avoided: set[int] = set()
+    start = work.settings.port_range_start
+    for _ in range(ATTEMPTS):
+        with reserved(work.environ, sandbox, (port,), start=start, avoided=avoided) as (one,):
+            avoided.add(one.outside)
+            with suppress(PortTakenError):
+                connection.forward((one.forward,))
+                lasting = replace(one, pid=connection.master_pid())
+                lasting.note(work.environ)
+                return lasting
+    raise PortTakenError(f"ports from {start} on are taken again and again", "try again")
+
+
+def remove(work: Work, connection: Connection, sandbox: str, port: int) -> Opening:
+    """Close what `add` has opened.
+
+    Raises:
+        UsageError: It is not open, or belongs to a session.
+    """
+    found = [one for one in of(work.environ, sandbox) if one.inside == port]
+    if not found:
+        raise UsageError(f"port {port} of {sandbox} is not open", "see: inv ports")
+    master = connection.master_pid()
+    for one in found:
+        if one.pid == master:
+            with connection.cancelling((one.forward,)):
+                one.path(work.environ).unlink(missing_ok=True)
+            return one
+    raise UsageError(f"port {port} is open for a session", "it closes with that")
+
+
+def listening(connection: Connection) -> dict[int, str]:
+    """Ask a sandbox which ports are listened on, and by which program.
+
+    What ssh itself listens on leads to this machine, and is left out.
+    """
+    done = process.capture(connection.session_argv("-T", "nddt", "ss -Hltnp"))
+    if not done.ok:
+        raise TransportLostError("the sandbox did not say what listens", detail=done.stderr)
+    found: dict[int, str] = {}
+    for line in done.stdout.splitlines():
+        words = line.split(maxsplit=5)
+        program = re.search(r'users:\(\("([^"]+)"', line)
+        name = program[1] if program else "?"
+        if not name.startswith("sshd"):
+            found[int(words[3].rpartition(":")[2])] = name
+    return found
+
+
+def table(openings: tuple[Opening, ...], found: Mapping[int, str]) -> list[tuple[str, ...]]:
+    """Put together what is open and what listens, a row for each port of the sandbox."""
+    rows = [(one.inside, one.url, found.get(one.inside, "-")) for one in openings]
+    there = {one.inside for one in openings}
+    rows += [(port, "-", name) for port, name in found.items() if port not in there]
+    return [("PORT", "URL", "LISTENS"), *((str(row[0]), *row[1:]) for row in sorted(rows))]
 
 
 # -- the ports of a session -------------------------------------------------------------------

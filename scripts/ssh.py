@@ -232,10 +232,16 @@ class Connection:
             check_ports(done.stderr, (one,))
 
     def master_pid(self) -> int:
-        """Give the process that is the master; 0 if there is none."""
+        """Give the process that is the master.
+
+        Raises:
+            TransportLostError: There is none.
+        """
         done = process.capture(self.session_argv("-O", "check", "nddt"))
         found = re.search(r"pid=(\d+)", done.stderr)
-        return int(found[1]) if found else 0
+        if not found:
+            raise TransportLostError("the connection to the sandbox broke", detail=done.stderr)
+        return int(found[1])
 
     @contextlib.contextmanager
     def cancelling(self, forwards: Sequence[Forward]) -> Iterator[None]:
