@@ -32,7 +32,8 @@ class Plan:
     """Names the image with a version of the agent; an empty one means the tools alone."""
     version: str
     """The agent's version as it was asked for: a number, or `latest` and the like."""
-    argv: tuple[str, ...]
+    command: Callable[[tuple[str, ...]], tuple[str, ...]] = field(repr=False)
+    """Gives the command line for the lines that the agent is told beside its prompt."""
     session: str
     """Its id."""
     brings: Provision
@@ -46,6 +47,15 @@ class Plan:
     is_agent: bool
     """Whether it is the agent that runs, and not some command."""
     timeout_s: int
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The command line."""
+        return self.command(self.brings.told)
+
+    def bringing(self, more: Provision) -> Plan:
+        """Bring more along."""
+        return replace(self, brings=self.brings + more)
 
     def describe(self) -> str:
         """Say all of it in lines for a person; secrets are masked."""
@@ -191,6 +201,12 @@ def this_machine(urls: Mapping[str, str]) -> Provision:
     return Provision(forwards=tuple(found), shown=shown)
 
 
+def _shown_ports(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Tell of the ports; where they lead from is known when the session begins."""
+    where = f"at the first free port of 127.0.0.1 from {settings.port_range_start} on"
+    return tuple(("port", f"{one} {where}") for one in settings.ports)
+
+
 def make(
     settings: Settings,
     request: agents.Request,
@@ -241,6 +257,7 @@ def make(
     proxies = {k: v for k, v in network.proxies.items() if k.isupper() and k != "NO_PROXY"}
     urls = {name: variables[name] for name in (agent.BASE_URL, *proxies) if name in variables}
     brings = configured + Provision(variables=variables, secret=secret) + this_machine(urls)
+    brings += Provision(shown=_shown_ports(settings))
     if not command:
         brings += conversations.bring(store, agent.recalls(request))
     return Plan(
@@ -248,7 +265,7 @@ def make(
         recipe=recipe,
         image=partial(provider.image_name, settings, recipe),
         version=getattr(settings, f"{agent.NAME}_version"),
-        argv=command or agent.command(replace(request, told=brings.told), program),
+        command=lambda told: command or agent.command(replace(request, told=told), program),
         session=session,
         brings=brings,
         conversations=store,

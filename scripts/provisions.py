@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import io
 import tarfile
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from scripts.ssh import Forward
 
@@ -43,6 +45,8 @@ class Provision:
     """Shell text that runs before the program, after the files are there."""
     after: tuple[str, ...] = ()
     """Shell text that runs after the program, whose exit code is `$code`."""
+    serving: tuple[Callable[[], AbstractContextManager[object]], ...] = ()
+    """What runs on this machine while the session does."""
     told: tuple[str, ...] = ()
     """Lines that the agent is told beside its prompt."""
     shown: tuple[tuple[str, str], ...] = ()
@@ -57,9 +61,18 @@ class Provision:
             files={**self.files, **other.files},
             before=self.before + other.before,
             after=self.after + other.after,
+            serving=self.serving + other.serving,
             told=self.told + other.told,
             shown=self.shown + other.shown,
         )
+
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        """Have what is to run on this machine until the block's end."""
+        with ExitStack() as stack:
+            for one in self.serving:
+                stack.enter_context(one())
+            yield
 
     def unpack(self) -> str:
         """Give shell text that puts the files where they belong and then prepares the rest."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
+from functools import partial
 from typing import IO, TYPE_CHECKING
 
-from scripts import connections, lifecycle, sessions, signals
+from scripts import connections, lifecycle, ports, sessions, signals
 from scripts.errors import CannotCreateError, NoImageError, NotReachedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from scripts.connections import Line
     from scripts.lifecycle import Work
     from scripts.plan import Plan
 
@@ -44,20 +46,29 @@ def run(
     once = functools.cache(meanwhile)
     with signals.raised():
         if plan.sandbox.persistent:
-            return sessions.run(connections.kept(work, plan), plan, stdin, once)
+            line = connections.kept(work, plan)
+            known = sessions.agent_ports(line) if plan.terminal and plan.is_agent else None
+            act = partial(_in_kept, line, stdin=stdin, meanwhile=once)
+            return ports.opened(work, plan, act, known or {})
         if work.provider.IS_REMOTE:  # it takes long enough to be worth a word
             log.info("Creating %s sandbox: %s", work.provider.TITLE, plan.sandbox.name)
+        act = partial(_in_ephemeral, work, stdin=stdin, meanwhile=once)
         try:
-            return _in_ephemeral(work, plan, stdin, once)
+            return ports.opened(work, plan, act)
         except (NoImageError, NotReachedError) as error:
             _remedy(work, plan, error)
-            return _in_ephemeral(work, plan, stdin, once)
+            return ports.opened(work, plan, act)
+
+
+def _in_kept(line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[], None]) -> int:
+    with plan.brings.served():
+        return sessions.run(line, plan, stdin, meanwhile)
 
 
 def _in_ephemeral(
     work: Work, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[], None]
 ) -> int:
-    with connections.ephemeral(work, plan) as line:
+    with connections.ephemeral(work, plan) as line, plan.brings.served():
         return sessions.run(line, plan, stdin, meanwhile)
 
 
@@ -87,4 +98,13 @@ def come_back(work: Work, plan: Plan) -> int | None:
         Its exit code, 0 if it goes on without the terminal; None if none runs.
     """
     with signals.raised():
-        return sessions.come_back(connections.kept(work, plan), plan)
+        line = connections.kept(work, plan)
+        known = sessions.agent_ports(line)
+        if known is None:
+            return None
+
+        def act(plan: Plan) -> int:
+            with plan.brings.served():
+                return sessions.come_back(line, plan)
+
+        return ports.opened(work, plan, act, known)
