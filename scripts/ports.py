@@ -116,6 +116,12 @@ def of(environ: Mapping[str, str], sandbox: str) -> tuple[Opening, ...]:
     return tuple(sorted(found, key=lambda one: (one.inside, one.outside)))
 
 
+def forget(environ: Mapping[str, str], sandbox: str) -> None:
+    """Know nothing more of a sandbox's ports: what they were open through is closed."""
+    for one in of(environ, sandbox):
+        one.path(environ).unlink(missing_ok=True)
+
+
 # -- choosing ---------------------------------------------------------------------------------
 
 
