@@ -287,7 +287,9 @@ def provision(openings: tuple[Opening, ...]) -> Provision:
     told = (
         "You run in a sandbox. The user reaches servers that listen in it only at these "
         f"addresses: {places}. When you start a server, use one of these ports, and give the user "
-        "the address from this list, never the one inside the sandbox."
+        f"the address from this list, never the one inside the sandbox. The variable {MAP} has "
+        "the list, too, as pairs of a port of the sandbox and one of the user's; if they differ, "
+        "because this conversation began in another session, the variable is right."
     )
     return Provision(
         forwards=tuple(one.forward for one in openings),

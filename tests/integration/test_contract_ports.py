@@ -285,7 +285,7 @@ def test_ports_are_shown_added_and_removed(kept_here: Caller, tmp_path: Path) ->
     url = f"http://127.0.0.1:{START}"
     browser = kept_here.having(BROWSER=f"sh -c 'echo %s >{tmp_path}/url'")
     caller = kept_here.having(NDDT_PORTS="")
-    started = ("shell", "--command", f"({SERVE} &) ; sleep 1")
+    started = ("shell", "--command", f"setsid sh -c '{SERVE}' & sleep 1")
     assert caller(*started).code == 0
 
     assert [line.split() for line in caller("ports").lines] == [
