@@ -123,10 +123,14 @@ def _copy_out(connection: Connection, source: str, target: Path) -> None:
     to = target / name if target.is_dir() else target
     if not to.parent.is_dir():
         raise DataError(f"there is no directory for {target}", "make it, or correct the path")
-    if kind == "directory":
-        _unpack_directory(connection, source, to)
-    else:
-        _unpack_file(connection, source, name, to)
+    try:
+        if kind == "directory":
+            _unpack_directory(connection, source, to)
+        else:
+            _unpack_file(connection, source, name, to)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{to} cannot be written: {reason}", "correct the path") from error
 
 
 def _unpack_directory(connection: Connection, source: str, to: Path) -> None:
