@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scripts import console, image, state
+from scripts import console, image, ports, state
 from scripts.errors import CannotCreateError, UnavailableError
 from scripts.ssh import Connection
 
@@ -158,7 +158,8 @@ def _is_replaced(work: Work, plan: Plan, found: Sandbox, image_wanted: str) -> b
 
 
 def forget(work: Work, name: str) -> None:
-    """Close the connection to a sandbox and remove its files."""
+    """Close the connection to a sandbox, with its ports, and remove its files."""
     directory = state.sandbox_directory(work.environ, name)
     Connection(directory).close()
+    ports.forget(work.environ, name)
     shutil.rmtree(directory, ignore_errors=True)

@@ -252,14 +252,6 @@ class Settings:
         "Bring along a copy of Claude Code's configuration and, without another credential, its "
         "login.",
     )
-    docker_forward: str = _variable(
-        "NDDT_DOCKER_FORWARD",
-        _choice("", "isolated", "host"),
-        "",
-        "Docker in the sandbox: isolated is a daemon of its own, host is this machine's; empty "
-        "means none. A project's .env file cannot set this.",
-        own=True,
-    )
     timeout_s: int = _variable(
         "NDDT_TIMEOUT", _count, "0", "Seconds after which a run is ended; 0 means never."
     )
