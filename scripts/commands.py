@@ -58,7 +58,7 @@ class Common:
         )
         state.tidy(loaded.process_environment)
         provider = providers.get(loaded.provider)
-        loaded = replace(loaded, workspace=loaded.workspace or provider.WORKSPACE)
+        loaded = replace(loaded, workspace=loaded.workspace or provider.workspace(loaded))
         return Work(provider=provider, settings=loaded, yes=self.yes)
 
 
@@ -161,7 +161,7 @@ def _agree_to_workspace(work: Work) -> None:
     """Ask before `/` or the home directory is handed over as a whole."""
     home = Path(work.settings.process_environment.get("HOME", "/"))
     directory = work.settings.directory
-    if work.settings.workspace == "mount" and plan.is_sensitive(directory, home):
+    if work.settings.workspace != "none" and plan.is_sensitive(directory, home):
         console.confirm(
             f"Show all of {directory} to the agent, to read and to write?",
             yes=work.yes,

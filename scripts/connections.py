@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from scripts import inside, lifecycle, process, state
+from scripts import inside, lifecycle, process, signals, state
 from scripts.errors import NddtError, TransportLostError
 from scripts.providers import Link
 from scripts.ssh import Connection
@@ -29,6 +29,8 @@ PATIENCE_S = 900
 """How long a program waits for a lost client, and a client for a lost program."""
 FIRST_PATIENCE_S = 60
 """How long a first connection may take, with all its attempts."""
+PASSING_KEEP_S = 10
+"""How long a connection stays open without sessions, where nobody else will use it."""
 PAUSES_S = (0.1, 0.3, 1, 2, 5, 10, 20)
 """Waits between attempts to connect; the last one again and again."""
 
@@ -44,7 +46,10 @@ class Line:
     sandbox: str
     connection: Connection
     is_kept: bool
-    """Whether the connection outlives us, and is shared; else it goes with the sandbox."""
+    """Whether it is a connection that carries sessions; else each session is one of its own,
+    or the sandbox itself."""
+    stays: bool
+    """Whether the sandbox stays when the run is over."""
     is_durable: bool
     """Whether a program in the sandbox outlives the connection."""
     retake: Callable[[str, int], None]
@@ -145,8 +150,9 @@ def kept(work: Work, plan: Plan) -> Line:
         sandbox=plan.sandbox.name,
         connection=connection,
         is_kept=True,
+        stays=True,
         is_durable=work.provider.IS_REMOTE,
-        retake=partial(_reopen, work, plan, connection),
+        retake=partial(_reopen, work, plan, connection, work.settings.keep_connection_s),
     )
     existing = f"Using existing {work.provider.TITLE} sandbox: {plan.sandbox.name}"
     if is_known() and connection.is_open():
@@ -160,18 +166,18 @@ def kept(work: Work, plan: Plan) -> Line:
         found = lifecycle.create_or_start(work, plan, version)
         connection.directory.mkdir(mode=0o700, exist_ok=True)
         if not connection.is_open():
-            _open_first(work, plan, line, found)
+            _open_first(work, plan, line, found, work.settings.keep_connection_s)
         note.write_text(found.fingerprint)
     if line.errors:
         next(line.again(FIRST_PATIENCE_S))
     return line
 
 
-def _open_first(work: Work, plan: Plan, line: Line, found: Sandbox) -> None:
+def _open_first(work: Work, plan: Plan, line: Line, found: Sandbox, keep_s: int) -> None:
     """Connect to a sandbox that runs; where a second attempt may help, only take note of it."""
     link = _link(work, line.connection)
     try:
-        _open(work, plan, line.connection, work.provider.pipe(work.settings, found, link))
+        _open(work, plan, line.connection, work.provider.pipe(work.settings, found, link), keep_s)
     except TransportLostError as error:
         work.provider.explain(error.detail, link)
         if not line.is_durable:
@@ -179,9 +185,11 @@ def _open_first(work: Work, plan: Plan, line: Line, found: Sandbox) -> None:
         line.errors = error.detail or error.message
 
 
-def _open(work: Work, plan: Plan, connection: Connection, pipe: tuple[str, ...]) -> None:
+def _open(
+    work: Work, plan: Plan, connection: Connection, pipe: tuple[str, ...], keep_s: int
+) -> None:
     _write(work, plan, connection, pipe)
-    connection.keep_open(work.settings.keep_connection_s)
+    connection.keep_open(keep_s)
 
 
 def _open_known(work: Work, plan: Plan, connection: Connection, existing: str) -> bool:
@@ -191,18 +199,53 @@ def _open_known(work: Work, plan: Plan, connection: Connection, existing: str) -
         return False
     log.info(existing)
     try:
-        _open(work, plan, connection, pipe)
+        _open(work, plan, connection, pipe, work.settings.keep_connection_s)
     except TransportLostError as error:
         work.provider.explain(error.detail, _link(work, connection))
         return False
     return True
 
 
-def _reopen(work: Work, plan: Plan, connection: Connection, errors: str, attempt: int) -> None:
+def _reopen(
+    work: Work, plan: Plan, connection: Connection, keep_s: int, errors: str, attempt: int
+) -> None:
     with state.lock(connection.directory):
         if not connection.is_open():  # else another process was faster
             link = _link(work, connection)
-            _open(work, plan, connection, _pipe_again(work, plan, link, errors, attempt))
+            _open(work, plan, connection, _pipe_again(work, plan, link, errors, attempt), keep_s)
+
+
+# -- a sandbox for one run that outlives its connection ---------------------------------------
+
+
+@contextmanager
+def passing(work: Work, plan: Plan) -> Iterator[Line]:
+    """Give the way to a new sandbox, which is removed at the block's end unless `stays` is set.
+
+    Raises:
+        CannotCreateError: The sandbox cannot be made.
+    """
+    with state.own_directory(work.environ) as directory:
+        connection = Connection(directory)
+        made = lifecycle.create(work, plan, lifecycle.agent_version(work, plan))
+        line = Line(
+            sandbox=made.name,
+            connection=connection,
+            is_kept=True,
+            stays=False,
+            is_durable=work.provider.IS_REMOTE,
+            retake=partial(_reopen, work, plan, connection, PASSING_KEEP_S),
+        )
+        try:
+            _open_first(work, plan, line, made, PASSING_KEEP_S)
+            if line.errors:
+                next(line.again(FIRST_PATIENCE_S))
+            yield line
+        finally:
+            with signals.ignored():
+                connection.close()
+                if not line.stays:
+                    lifecycle.remove_passed(work, made)
 
 
 # -- a connection that goes with its sandbox --------------------------------------------------
@@ -228,6 +271,7 @@ def ephemeral(work: Work, plan: Plan) -> Iterator[Line]:
                 sandbox=plan.sandbox.name,
                 connection=connection,
                 is_kept=False,
+                stays=False,
                 is_durable=work.provider.IS_REMOTE,
                 retake=partial(_rewrite, work, plan, connection, link),
             )

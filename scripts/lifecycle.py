@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scripts import console, image, state
-from scripts.errors import CannotCreateError, UnavailableError
+from scripts.errors import CannotCreateError, NddtError, NoImageError, UnavailableError
 from scripts.ssh import Connection
 
 if TYPE_CHECKING:
@@ -134,6 +134,34 @@ def create_or_start(work: Work, plan: Plan, version: str) -> Sandbox:
     else:
         log.info("Using existing %s sandbox: %s", title, want.name)
     return found
+
+
+def create(work: Work, plan: Plan, version: str) -> Sandbox:
+    """Make a sandbox for one run, and its image if there is none yet."""
+    want, image_wanted = plan.sandbox, plan.image(version)
+    work.provider.prepare(work.settings, yes=work.yes)
+    log.info("Creating %s sandbox: %s", work.provider.TITLE, want.name)
+    try:
+        made = work.provider.create(work.settings, want, image_wanted)
+    except NoImageError:
+        build(work, plan, version)
+        made = work.provider.create(work.settings, want, image_wanted)
+    log.info("Sandbox is ready!")
+    return made
+
+
+def remove_passed(work: Work, made: Sandbox) -> None:
+    """Remove the sandbox of a run that is over, or say how it is removed."""
+    try:
+        work.provider.remove(work.settings, made)
+    except NddtError as error:
+        log.warning(
+            "sandbox %s could not be removed: %s — inv %s.cleanup --name %s --yes does it",
+            made.name,
+            error.message,
+            work.provider.NAME,
+            made.name,
+        )
 
 
 def _is_replaced(work: Work, plan: Plan, found: Sandbox, image_wanted: str) -> bool:

@@ -40,8 +40,8 @@ def run(line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[],
         before=f"{brings.unpack()}\n{plan.before}",
         after="\n".join((plan.after, *brings.after)),
     )
-    if plan.terminal and plan.is_agent and (line.is_kept or line.is_durable):
-        name = inside.AGENT if line.is_kept else session
+    if plan.terminal and plan.is_agent and (line.stays or line.is_durable):
+        name = inside.AGENT if line.stays else session
         return _in_tmux(line, plan, session, name, text, meanwhile)
     if line.is_durable and not plan.terminal:
         from scripts import durable  # noqa: PLC0415  (what a local run does without)

@@ -47,6 +47,12 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
     return Path(home, "nddt")
 
 
+def state_directory(environ: Mapping[str, str]) -> Path:
+    """Give `$XDG_STATE_HOME/nddt`, else ~/.local/state/nddt; it need not exist."""
+    home = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME", "/"), ".local", "state")
+    return Path(home, "nddt")
+
+
 def is_alive(pid: int) -> bool:
     """Tell whether a process of this machine exists."""
     try:

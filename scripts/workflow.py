@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
 from scripts import connections, lifecycle, sessions, signals
 from scripts.errors import CannotCreateError, NoImageError, NotReachedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from scripts.connections import Line
     from scripts.lifecycle import Work
     from scripts.plan import Plan
 
@@ -43,8 +45,8 @@ def run(
     """
     once = functools.cache(meanwhile)
     with signals.raised():
-        if plan.sandbox.persistent:
-            return sessions.run(connections.kept(work, plan), plan, stdin, once)
+        if plan.sandbox.persistent or plan.sandbox.is_synced:
+            return _in_lasting(work, plan, stdin, once)
         if work.provider.IS_REMOTE:  # it takes long enough to be worth a word
             log.info("Creating %s sandbox: %s", work.provider.TITLE, plan.sandbox.name)
         try:
@@ -52,6 +54,25 @@ def run(
         except (NoImageError, NotReachedError) as error:
             _remedy(work, plan, error)
             return _in_ephemeral(work, plan, stdin, once)
+
+
+def _in_lasting(
+    work: Work, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[], None]
+) -> int:
+    """Run in a sandbox that outlives its connection, for ever or until the run is over."""
+    new = not plan.sandbox.persistent
+    with connections.passing(work, plan) if new else _kept(work, plan) as line:
+        if not plan.sandbox.is_synced:
+            return sessions.run(line, plan, stdin, meanwhile)
+        from scripts import workspace  # noqa: PLC0415  (what a mounted directory does without)
+
+        act = functools.partial(sessions.run, line, plan, stdin, meanwhile)
+        return workspace.session(work, line, plan, act, new=new)
+
+
+@contextmanager
+def _kept(work: Work, plan: Plan) -> Iterator[Line]:
+    yield connections.kept(work, plan)
 
 
 def _in_ephemeral(
@@ -87,4 +108,10 @@ def come_back(work: Work, plan: Plan) -> int | None:
         Its exit code, 0 if it goes on without the terminal; None if none runs.
     """
     with signals.raised():
-        return sessions.come_back(connections.kept(work, plan), plan)
+        line = connections.kept(work, plan)
+        code = sessions.come_back(line, plan)
+        if code is not None and plan.sandbox.is_synced and plan.sandbox.workspace:
+            from scripts import workspace  # noqa: PLC0415
+
+            workspace.pull(work, line, plan.sandbox.workspace)
+        return code
