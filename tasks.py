@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from invoke.collection import Collection
@@ -27,6 +29,8 @@ _HELP = {
     "json": "Print a JSON array.",
     "name": "Name of the sandbox; default: made up from the directory (NDDT_NAME).",
     "older-than": "Only what is older than this, such as 90s, 30m, 12h, 7d.",
+    "port": "Port of the sandbox, such as 3000.",
+    "ports": "Ports of the sandbox to reach from here, such as 3000,8080 (NDDT_PORTS).",
     "persistent": "Keep one sandbox per directory and reuse it (NDDT_PERSISTENT).",
     "provider": "Where sandboxes run: docker or daytona (NDDT_PROVIDER).",
     "timeout": "End the run after this many seconds; default 0, never (NDDT_TIMEOUT).",
@@ -49,6 +53,7 @@ def _dry(c: Context) -> bool:
         "name",
         "persistent",
         "timeout",
+        "ports",
         "demo",
         "yes",
         "verbose",
@@ -78,6 +83,7 @@ def run(
     persistent: bool = False,
     provider: str | None = None,
     timeout: str | None = None,
+    ports: str | None = None,
     demo: bool = False,
     yes: bool = False,
     verbose: bool = False,
@@ -88,6 +94,7 @@ def run(
         name=name,
         persistent=persistent,
         timeout=timeout,
+        ports=ports,
         yes=yes,
         verbose=verbose,
         dry=_dry(c),
@@ -107,11 +114,13 @@ def run(
     return commands.run(common, asked)
 
 
+def _common(provider: str | None, c: Context, name: str | None, yes: bool, verbose: bool) -> Common:
+    return commands.Common(provider=provider, name=name, yes=yes, verbose=verbose, dry=_dry(c))
+
+
 def _life_cycle(provider: str | None) -> dict[str, NddtTask]:
     """Make the tasks that every provider has; None follows NDDT_PROVIDER."""
-
-    def common(c: Context, name: str | None, yes: bool, verbose: bool) -> Common:
-        return commands.Common(provider=provider, name=name, yes=yes, verbose=verbose, dry=_dry(c))
+    common = partial(_common, provider)
 
     @task(help=_help("yes", "verbose"))
     def build_image(c: Context, yes: bool = False, verbose: bool = False) -> None:
@@ -125,27 +134,29 @@ def _life_cycle(provider: str | None) -> dict[str, NddtTask]:
         """Make this directory's sandbox, or start it."""
         commands.create_sandbox(common(c, name, yes, verbose))
 
-    @task(help=_help("name", "demo", "yes", "verbose"))
+    @task(help=_help("name", "ports", "demo", "yes", "verbose"))
     def attach(
         c: Context,
         name: str | None = None,
+        ports: str | None = None,
         demo: bool = False,
         yes: bool = False,
         verbose: bool = False,
     ) -> int:
         """Come back to the agent in this directory's sandbox."""
-        return commands.attach(common(c, name, yes, verbose), demo=demo)
+        return commands.attach(replace(common(c, name, yes, verbose), ports=ports), demo=demo)
 
-    @task(help=_help("name", "command", "yes", "verbose"))
+    @task(help=_help("name", "command", "ports", "yes", "verbose"))
     def shell(
         c: Context,
         name: str | None = None,
         command: str | None = None,
+        ports: str | None = None,
         yes: bool = False,
         verbose: bool = False,
     ) -> int:
         """Open a shell in the sandbox, or run one command."""
-        return commands.shell(common(c, name, yes, verbose), command)
+        return commands.shell(replace(common(c, name, yes, verbose), ports=ports), command)
 
     @task(name="list", help=_help("all-owners", "json", "verbose"))
     def list_(
@@ -185,10 +196,73 @@ def _life_cycle(provider: str | None) -> dict[str, NddtTask]:
     return {str(one.name): one for one in made}
 
 
+def _inside(provider: str | None) -> dict[str, NddtTask]:
+    """Make the tasks that are about what is in a sandbox; None follows NDDT_PROVIDER."""
+    common = partial(_common, provider)
+
+    @task(
+        name="ports",
+        help=_help(
+            "name",
+            "verbose",
+            add="Open this port of the sandbox, too, and print where.",
+            remove="Close a port that --add has opened.",
+            open="Open this port of the sandbox in the browser.",
+        ),
+    )
+    def ports_(
+        c: Context,
+        add: str | None = None,
+        remove: str | None = None,
+        open: str | None = None,  # noqa: A002  (the option's name)
+        name: str | None = None,
+        verbose: bool = False,
+    ) -> None:
+        """Show which ports of the sandbox are open, or open one."""
+        one = common(c, name, yes=False, verbose=verbose)
+        commands.show_ports(one, add=add, remove=remove, browse=open)
+
+    @task(
+        help=_help(
+            "name",
+            "verbose",
+            source="What is copied; sandbox:PATH if it is in the sandbox.",
+            target="Where to; sandbox:PATH if that is in the sandbox.",
+        )
+    )
+    def cp(
+        c: Context, source: str, target: str, name: str | None = None, verbose: bool = False
+    ) -> None:
+        """Copy files into the sandbox, or out of it."""
+        commands.copy(common(c, name, yes=False, verbose=verbose), source, target)
+
+    return {str(one.name): one for one in (ports_, cp)}
+
+
 @task(help=_help("name", "verbose"))
 def archive(c: Context, name: str | None = None, verbose: bool = False) -> None:
     """Move this directory's sandbox to where it costs nothing."""
     commands.archive(commands.Common(provider="daytona", name=name, verbose=verbose, dry=_dry(c)))
+
+
+@task(help=_help("port", "name", "verbose", minutes="How long it is good; default 60."))
+def preview(
+    c: Context,
+    port: str | None = None,
+    minutes: str = "60",
+    name: str | None = None,
+    verbose: bool = False,
+) -> None:
+    """Print Daytona's address of a port of the sandbox."""
+    commands.preview(
+        commands.Common(provider="daytona", name=name, verbose=verbose, dry=_dry(c)), port, minutes
+    )
+
+
+@task(help=_help("yes", "verbose", install="Put the line into ~/.ssh/config."))
+def ssh_config(c: Context, install: bool = False, yes: bool = False, verbose: bool = False) -> None:
+    """Let your own ssh reach every sandbox by its name."""
+    commands.ssh_config(installed=install, yes=yes, verbose=verbose)
 
 
 @task(help=_help("yes", "verbose"))
@@ -242,15 +316,19 @@ def bench(c: Context, runs: str = "10", json: bool = False, yes: bool = False) -
     development.bench(runs=runs, as_json=json, yes=yes)
 
 
+def _of(provider: str | None) -> dict[str, NddtTask]:
+    return _life_cycle(provider) | _inside(provider)
+
+
 def _namespace() -> Collection:
-    root = Collection(run, setup, config, lint, bench)
+    root = Collection(run, ssh_config, setup, config, lint, bench)
     tests = Collection("test", daytona_double)
     tests.add_task(test, name="all", default=True)
     root.add_collection(tests)
-    for name in ("attach", "shell", "list", "stop", "cleanup"):
-        root.add_task(_life_cycle(None)[name])
-    root.add_collection(Collection("docker", *_life_cycle("docker").values(), bootstrap_base))
-    root.add_collection(Collection("daytona", *_life_cycle("daytona").values(), archive))
+    for name in ("attach", "shell", "ports", "cp", "list", "stop", "cleanup"):
+        root.add_task(_of(None)[name])
+    root.add_collection(Collection("docker", *_of("docker").values(), bootstrap_base))
+    root.add_collection(Collection("daytona", *_of("daytona").values(), archive, preview))
     return root
 
 

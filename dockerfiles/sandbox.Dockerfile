@@ -58,6 +58,9 @@ ARG GROUP_ID=1000
 RUN set -eu; \
     if [ "$USER_ID" = 0 ]; then \
         usermod --password '*' --shell /bin/bash root; \
+        # Another name for it, so that ssh to any sandbox has one.
+        useradd --non-unique --uid 0 --gid 0 --no-log-init --password '*' \
+            --home-dir /root --no-create-home --shell /bin/bash nddt; \
     else \
         getent group "$GROUP_ID" || groupadd --gid "$GROUP_ID" nddt; \
         sed -i "/^[^:]*:[^:]*:$USER_ID:/d" /etc/passwd; \
@@ -81,3 +84,6 @@ ARG GROUP_ID=1000
 ENV DISABLE_AUTOUPDATER=1
 WORKDIR /workspace
 USER ${USER_ID}:${GROUP_ID}
+# Conversations of this machine are mounted here, in directories that belong to the user.
+ARG AGENT_CONVERSATIONS
+RUN umask 077; mkdir -p -- "$HOME/$AGENT_CONVERSATIONS"

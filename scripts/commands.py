@@ -14,23 +14,27 @@ from typing import IO, TYPE_CHECKING
 
 from scripts import (
     agents,
+    connections,
     console,
     housekeeping,
+    identity,
     lifecycle,
     naming,
     plan,
+    ports,
     providers,
     settings,
     state,
     workflow,
 )
-from scripts.errors import UsageError
+from scripts.errors import UnavailableError, UsageError
 from scripts.lifecycle import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from scripts.model_endpoint import Endpoint
+    from scripts.providers import Specification
 
 log = logging.getLogger("nddt")
 
@@ -43,6 +47,7 @@ class Common:
     name: str | None = None
     persistent: bool = False
     timeout: str | None = None
+    ports: str | None = None
     yes: bool = False
     verbose: bool = False
     dry: bool = False
@@ -55,8 +60,10 @@ class Common:
             name=self.name,
             persistent=self.persistent,
             timeout_s=self.timeout,
+            ports=self.ports,
         )
-        state.tidy(loaded.process_environment)
+        for tidy in (state.tidy, ports.tidy, connections.tidy):
+            tidy(loaded.process_environment)
         provider = providers.get(loaded.provider)
         loaded = replace(loaded, workspace=loaded.workspace or provider.workspace(loaded))
         return Work(provider=provider, settings=loaded, yes=self.yes)
@@ -157,6 +164,12 @@ def _make_plan(
     )
 
 
+def _with_identity(work: Work, made: plan.Plan, *, is_conversation: bool) -> plan.Plan:
+    """Let a session bring along who the user is."""
+    brings = identity.provision(work.settings, made, is_conversation=is_conversation)
+    return replace(made, brings=made.brings + brings)
+
+
 def _agree_to_workspace(work: Work) -> None:
     """Ask before `/` or the home directory is handed over as a whole."""
     home = Path(work.settings.process_environment.get("HOME", "/"))
@@ -182,8 +195,8 @@ def run(common: Common, asked: Asked) -> int:
             # `ssh` would read a terminal that nobody means to be the agent's.
             stdin = stack.enter_context(Path(os.devnull).open("rb"))
         endpoint, meanwhile = None, _nothing
+        lasts = work.settings.persistent and not request.headless
         if asked.demo:
-            lasts = work.settings.persistent and not request.headless
             note = _demo_note(work) if lasts else None
             endpoint = stack.enter_context(_demo_endpoint(note))
             meanwhile = partial(_start, endpoint, note)
@@ -193,6 +206,7 @@ def run(common: Common, asked: Asked) -> int:
             terminal=not request.headless,
             demo_url=endpoint.url if endpoint else None,
         )
+        made = _with_identity(work, made, is_conversation=lasts)
         _agree_to_workspace(work)
         if common.dry:
             print(made.describe())
@@ -246,6 +260,7 @@ def attach(common: Common, *, demo: bool) -> int:
         )
     if not demo and not _demo_note(work).exists():
         made = _make_plan(work, agents.Request(), command=("true",))
+        made = _with_identity(work, made, is_conversation=True)
         code = workflow.come_back(replace(work, as_it_is=True), made)
         if code is not None:
             return code
@@ -266,11 +281,97 @@ def shell(common: Common, command: str | None) -> int:
     terminal = console.is_terminal(0) and console.is_terminal(1)
     argv = ("bash", "-c", command) if command is not None else ("bash",)
     made = _make_plan(work, agents.Request(), terminal=terminal, command=argv)
+    made = _with_identity(work, made, is_conversation=False)
     _agree_to_workspace(work)
     if common.dry:
         print(made.describe())
         return 0
     return workflow.run(work, made)
+
+
+def _specification(work: Work) -> Specification:
+    """Describe the persistent sandbox, or the one that `--name` names."""
+    user = work.provider.user(work.settings)
+    return plan.specification(work.settings, user, persistent=True, pid=os.getpid())
+
+
+def _port(text: str) -> int:
+    try:
+        return settings.port(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no port", f"it is {error}") from error
+
+
+def show_ports(common: Common, *, add: str | None, remove: str | None, browse: str | None) -> None:
+    """Print which ports of a sandbox are open and what listens, or open or close one."""
+    wanted = [_port(text) for text in (add, remove, browse) if text is not None]
+    if len(wanted) > 1:
+        raise UsageError("--add, --remove and --open exclude each other", "give one of them")
+    work = common.work()
+    want = _specification(work)
+    connection = connections.existing(work, want, start=False)
+    if not wanted:
+        openings = ports.of(work.environ, want.name)
+        print(console.table(ports.table(openings, ports.listening(connection))))
+        return
+    act = ports.remove if remove is not None else ports.add
+    one = act(work, connection, want.name, wanted[0])
+    print(one.url)
+    if browse is not None:
+        import webbrowser  # noqa: PLC0415  (only for this)
+
+        if not webbrowser.open(one.url):
+            raise UnavailableError("there is no browser here", f"open {one.url} yourself")
+
+
+def copy(common: Common, source: str, target: str) -> None:
+    """Copy a file or a directory into a sandbox, or out of it."""
+    from scripts import copying  # noqa: PLC0415  (only for this)
+
+    copying.check(source, target)
+    work = common.work()
+    want = _specification(work)
+    if common.dry:
+        print(want.name)
+        return
+    copying.copy(connections.existing(work, want), source, target)
+
+
+def ssh_config(*, installed: bool, yes: bool, verbose: bool) -> None:
+    """Write the file that leads the user's own ssh to every sandbox, and print its line."""
+    from scripts import guests  # noqa: PLC0415  (only for this)
+
+    console.set_up_logging(verbose=verbose)
+    environ = settings.from_here().process_environment
+    line = guests.include(guests.write(environ, Path(__file__).parent.parent / "nddt"))
+    print(line)
+    if not installed:
+        log.info("put this line first into ~/.ssh/config, or let --install do it")
+        return
+    console.confirm(
+        "Make this line the first one of ~/.ssh/config?",
+        yes=yes,
+        otherwise="put it there yourself, or agree with --yes",
+    )
+    if not guests.install(line, Path(environ.get("HOME", "/"))):
+        log.info("it is there already")
+
+
+def preview(common: Common, port: str | None, minutes: str) -> None:
+    """Print an address at Daytona of a port of a sandbox."""
+    from scripts.providers import daytona  # noqa: PLC0415  (no other provider can)
+
+    if port is None:
+        raise UsageError("it is not said which port", "for example: --port 3000")
+    number = _port(port)
+    if not (minutes.isdecimal() and 1 <= int(minutes) <= 1440):
+        raise UsageError(f"{minutes!r} minutes are not possible", "it is 1 to 1440, a day")
+    work = common.work()
+    found = lifecycle.existing(work, housekeeping.this_name(work))
+    if found.state != "running":
+        how = f"start it: inv daytona.start --name {found.name}"
+        raise UnavailableError(f"sandbox {found.name} does not run ({found.state})", how)
+    print(daytona.preview(work.settings, found, number, int(minutes)))
 
 
 def build_image(common: Common) -> None:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from scripts import inside, lifecycle, process, signals, state
-from scripts.errors import NddtError, TransportLostError
+from scripts.errors import NddtError, TransportLostError, UnavailableError
 from scripts.providers import Link
 from scripts.ssh import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from scripts.lifecycle import Work
     from scripts.plan import Plan
-    from scripts.providers import Sandbox
+    from scripts.providers import Sandbox, Specification
 
 log = logging.getLogger("nddt")
 
@@ -29,6 +30,8 @@ PATIENCE_S = 900
 """How long a program waits for a lost client, and a client for a lost program."""
 FIRST_PATIENCE_S = 60
 """How long a first connection may take, with all its attempts."""
+PASSING = "passing"
+"""File that marks a kept connection to a sandbox that goes with somebody's run."""
 PASSING_KEEP_S = 10
 """How long a connection stays open without sessions, where nobody else will use it."""
 PAUSES_S = (0.1, 0.3, 1, 2, 5, 10, 20)
@@ -59,6 +62,12 @@ class Line:
     """
     errors: str = ""
     """What ssh has printed when the connection broke last."""
+
+    def session_argv(self, *words: str) -> tuple[str, ...]:
+        """Give the command of a session beside the program's, or after it."""
+        is_direct = self.is_durable and not self.is_kept  # there the master ends with the program
+        make = self.connection.direct_argv if is_direct else self.connection.session_argv
+        return make(*words)
 
     def again(self, patience_s: float) -> Iterator[None]:
         """Connect again and again, until the caller is content.
@@ -99,32 +108,32 @@ def _link(work: Work, connection: Connection) -> Link:
     return Link(directory=connection.directory, server=server)
 
 
-def _write(work: Work, plan: Plan, connection: Connection, pipe: tuple[str, ...]) -> None:
+def _write(work: Work, want: Specification, connection: Connection, pipe: tuple[str, ...]) -> None:
     connection.write(
         pipe,
-        plan.sandbox.user,
+        want.user,
         work.provider.pipe_environment(work.settings),
-        kept=plan.sandbox.persistent,
+        kept=want.persistent,
         silent_s=SILENT_S if work.provider.IS_REMOTE else None,
     )
 
 
-def _pipe_again(work: Work, plan: Plan, link: Link, errors: str, attempt: int) -> tuple[str, ...]:
+def _pipe_again(work: Work, name: str, link: Link, errors: str, attempt: int) -> tuple[str, ...]:
     """Give a new pipe to where a program of ours still runs.
 
     Raises:
         DeadLineError: None does.
     """
     work.provider.explain(errors, link)
-    known = work.provider.known_pipe(work.settings, plan.sandbox.name, link)
+    known = work.provider.known_pipe(work.settings, name, link)
     if known and attempt == 0:
         return known
-    found = work.provider.find(work.settings, plan.sandbox.name)
+    found = work.provider.find(work.settings, name)
     if found is None:
-        raise DeadLineError(f"sandbox {plan.sandbox.name} was removed, and the run in it is lost")
+        raise DeadLineError(f"sandbox {name} was removed, and the run in it is lost")
     if found.state != "running":
         raise DeadLineError(
-            f"sandbox {plan.sandbox.name} was stopped ({found.state}), and the run in it is lost",
+            f"sandbox {name} was stopped ({found.state}), and the run in it is lost",
             "a longer NDDT_IDLE_MINUTES keeps an unused one running",
         )
     return work.provider.pipe(work.settings, found, link)
@@ -138,7 +147,8 @@ def kept(work: Work, plan: Plan) -> Line:
 
     If it is open and nothing has changed, that costs no question to the provider.
     """
-    connection = Connection(state.sandbox_directory(work.environ, plan.sandbox.name))
+    line = _line(work, plan.sandbox)
+    connection = line.connection
     note = connection.directory / "fingerprint"
     version = lifecycle.agent_version(work, plan)
     wanted = plan.sandbox.fingerprint(plan.image(version))
@@ -146,60 +156,120 @@ def kept(work: Work, plan: Plan) -> Line:
     def is_known() -> bool:
         return note.exists() and (work.as_it_is or note.read_text() == wanted)
 
-    line = Line(
-        sandbox=plan.sandbox.name,
-        connection=connection,
-        is_kept=True,
-        stays=True,
-        is_durable=work.provider.IS_REMOTE,
-        retake=partial(_reopen, work, plan, connection, work.settings.keep_connection_s),
-    )
-    existing = f"Using existing {work.provider.TITLE} sandbox: {plan.sandbox.name}"
     if is_known() and connection.is_open():
-        log.info(existing)
+        log.info(_using(work, plan.sandbox.name))
         return line
     with state.lock(connection.directory):
         if is_known() and connection.is_open():
             return line
-        if is_known() and _open_known(work, plan, connection, existing):
+        if is_known() and _open_known(work, plan.sandbox, connection):
             return line
         found = lifecycle.create_or_start(work, plan, version)
         connection.directory.mkdir(mode=0o700, exist_ok=True)
         if not connection.is_open():
-            _open_first(work, plan, line, found, work.settings.keep_connection_s)
+            _open_first(work, plan.sandbox, line, found)
         note.write_text(found.fingerprint)
     if line.errors:
         next(line.again(FIRST_PATIENCE_S))
     return line
 
 
-def _open_first(work: Work, plan: Plan, line: Line, found: Sandbox, keep_s: int) -> None:
+def existing(work: Work, want: Specification, *, start: bool = True) -> Connection:
+    """Give the open connection to a sandbox that is there, and is started if need be.
+
+    If it is open, or there is a way that was good before, that costs no question to the provider.
+
+    Args:
+        work: See there.
+        want: Its name, and the user inside.
+        start: Whether it is started if it does not run.
+
+    Raises:
+        UnavailableError: There is no such sandbox, or it does not run.
+    """
+    if connection := known(work, want):
+        return connection
+    line = _line(work, want)
+    connection = line.connection
+    with state.lock(connection.directory):
+        if connection.is_open():
+            return connection
+        found = lifecycle.existing(work, want.name)
+        if found.state != "running" and not start:
+            how = f"start it: inv {work.provider.NAME}.start --name {want.name}"
+            raise UnavailableError(f"sandbox {want.name} does not run ({found.state})", how)
+        if found.state != "running":
+            log.info("Starting %s sandbox: %s", work.provider.TITLE, want.name)
+            work.provider.start(work.settings, found)
+        _open_first(work, want, line, found)
+    if line.errors:
+        next(line.again(FIRST_PATIENCE_S))
+    return connection
+
+
+def known(work: Work, want: Specification) -> Connection | None:
+    """Give the connection to a sandbox if it is open, or can be without asking the provider."""
+    connection = Connection(state.sandbox_directory(work.environ, want.name))
+    if connection.is_open():
+        return connection
+    if connection.directory.exists():
+        with state.lock(connection.directory):
+            if connection.is_open() or _open_known(work, want, connection):
+                return connection
+    return None
+
+
+def _line(work: Work, want: Specification) -> Line:
+    connection = Connection(state.sandbox_directory(work.environ, want.name))
+    return Line(
+        sandbox=want.name,
+        connection=connection,
+        is_kept=True,
+        stays=True,
+        is_durable=work.provider.IS_REMOTE,
+        retake=partial(_reopen, work, want, connection),
+    )
+
+
+def _using(work: Work, name: str) -> str:
+    return f"Using existing {work.provider.TITLE} sandbox: {name}"
+
+
+def _open_first(work: Work, want: Specification, line: Line, found: Sandbox) -> None:
     """Connect to a sandbox that runs; where a second attempt may help, only take note of it."""
     link = _link(work, line.connection)
     try:
-        _open(work, plan, line.connection, work.provider.pipe(work.settings, found, link), keep_s)
+        _open(work, want, line.connection, work.provider.pipe(work.settings, found, link))
     except TransportLostError as error:
         work.provider.explain(error.detail, link)
         if not line.is_durable:
             raise
         line.errors = error.detail or error.message
+    if found.mode == "ephemeral":
+        (line.connection.directory / PASSING).touch()
 
 
-def _open(
-    work: Work, plan: Plan, connection: Connection, pipe: tuple[str, ...], keep_s: int
-) -> None:
-    _write(work, plan, connection, pipe)
-    connection.keep_open(keep_s)
+def tidy(environ: Mapping[str, str]) -> None:
+    """Remove the files of connections to ephemeral sandboxes that have ended."""
+    for mark in state.runtime_directory(environ).glob(f"s-*/{PASSING}"):
+        with state.lock(mark.parent):
+            if not Connection(mark.parent).is_open():
+                shutil.rmtree(mark.parent, ignore_errors=True)
 
 
-def _open_known(work: Work, plan: Plan, connection: Connection, existing: str) -> bool:
+def _open(work: Work, want: Specification, connection: Connection, pipe: tuple[str, ...]) -> None:
+    _write(work, want, connection, pipe)
+    connection.keep_open(work.settings.keep_connection_s)
+
+
+def _open_known(work: Work, want: Specification, connection: Connection) -> bool:
     """Try what has led to the sandbox before."""
-    pipe = work.provider.known_pipe(work.settings, plan.sandbox.name, _link(work, connection))
+    pipe = work.provider.known_pipe(work.settings, want.name, _link(work, connection))
     if pipe is None:
         return False
-    log.info(existing)
+    log.info(_using(work, want.name))
     try:
-        _open(work, plan, connection, pipe, work.settings.keep_connection_s)
+        _open(work, want, connection, pipe)
     except TransportLostError as error:
         work.provider.explain(error.detail, _link(work, connection))
         return False
@@ -207,12 +277,12 @@ def _open_known(work: Work, plan: Plan, connection: Connection, existing: str) -
 
 
 def _reopen(
-    work: Work, plan: Plan, connection: Connection, keep_s: int, errors: str, attempt: int
+    work: Work, want: Specification, connection: Connection, errors: str, attempt: int
 ) -> None:
     with state.lock(connection.directory):
         if not connection.is_open():  # else another process was faster
             link = _link(work, connection)
-            _open(work, plan, connection, _pipe_again(work, plan, link, errors, attempt), keep_s)
+            _open(work, want, connection, _pipe_again(work, want.name, link, errors, attempt))
 
 
 # -- a sandbox for one run that outlives its connection ---------------------------------------
@@ -225,6 +295,7 @@ def passing(work: Work, plan: Plan) -> Iterator[Line]:
     Raises:
         CannotCreateError: The sandbox cannot be made.
     """
+    work = replace(work, settings=replace(work.settings, keep_connection_s=PASSING_KEEP_S))
     with state.own_directory(work.environ) as directory:
         connection = Connection(directory)
         made = lifecycle.create(work, plan, lifecycle.agent_version(work, plan))
@@ -234,10 +305,10 @@ def passing(work: Work, plan: Plan) -> Iterator[Line]:
             is_kept=True,
             stays=False,
             is_durable=work.provider.IS_REMOTE,
-            retake=partial(_reopen, work, plan, connection, PASSING_KEEP_S),
+            retake=partial(_reopen, work, plan.sandbox, connection),
         )
         try:
-            _open_first(work, plan, line, made, PASSING_KEEP_S)
+            _open_first(work, plan.sandbox, line, made)
             if line.errors:
                 next(line.again(FIRST_PATIENCE_S))
             yield line
@@ -265,8 +336,9 @@ def ephemeral(work: Work, plan: Plan) -> Iterator[Line]:
         if not process.find("ssh-keygen"):
             work.provider.prepare(work.settings, yes=work.yes)
         link = _link(work, connection)
+        plan.conversations.prepare()
         with work.provider.ephemeral(work.settings, plan.sandbox, name, link) as pipe:
-            _write(work, plan, connection, pipe)
+            _write(work, plan.sandbox, connection, pipe)
             yield Line(
                 sandbox=plan.sandbox.name,
                 connection=connection,
@@ -280,4 +352,5 @@ def ephemeral(work: Work, plan: Plan) -> Iterator[Line]:
 def _rewrite(
     work: Work, plan: Plan, connection: Connection, link: Link, errors: str, attempt: int
 ) -> None:
-    _write(work, plan, connection, _pipe_again(work, plan, link, errors, attempt))
+    pipe = _pipe_again(work, plan.sandbox.name, link, errors, attempt)
+    _write(work, plan.sandbox, connection, pipe)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from scripts.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 log = logging.getLogger("nddt")
 
@@ -71,6 +71,15 @@ def confirm(question: str, *, yes: bool, otherwise: str) -> None:
         raise UsageError(f"not done without your consent: {question}", otherwise)
     if not ask(question):
         raise UsageError("not agreed to, nothing was done", otherwise)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Put rows, the first of which is the head, into columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from collections import deque
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from scripts import inside, process, relay, signals
+from scripts import inside, ports, process, relay, signals, ssh
 from scripts.connections import FIRST_PATIENCE_S, PATIENCE_S, DeadLineError
-from scripts.errors import TimeLimitError, TransportLostError
+from scripts.errors import PortTakenError, TimeLimitError, TransportLostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,15 +215,24 @@ class Session:
         Raises:
             TimeLimitError: It took too long; it has been ended.
             TransportLostError: It cannot be reached any more.
+            PortTakenError: A port of this machine is somebody else's; nothing has been run.
         """
         deadline = time.monotonic() + timeout_s if timeout_s else float("inf")
         try:
             self._follow(line, forwards, deadline)
+            if not self._began:
+                ssh.check_ports(line.errors, forwards)
             while self._code is None:
                 patience_s = PATIENCE_S if self._began else FIRST_PATIENCE_S
                 for _ in line.again(patience_s):
                     if self._follow(line, forwards, deadline):
                         break
+                    try:
+                        ssh.check_ports(line.errors, forwards)
+                    except PortTakenError:
+                        if not self._began:
+                            raise
+                        forwards = ports.given_up(forwards)
         except TimeoutError:
             raise TimeLimitError(
                 f"the time limit of {timeout_s} s is over", "raise --timeout"

@@ -75,6 +75,10 @@ class TryAgainError(NddtError):
     exit_code = 75
 
 
+class PortTakenError(TransportLostError):
+    """Somebody else listens on a port of this machine that was to lead to the sandbox's."""
+
+
 class CredentialsError(NddtError):
     """A key or token is missing or was refused."""
 

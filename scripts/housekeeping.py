@@ -67,12 +67,7 @@ def listing(work: Work, *, all_owners: bool, as_json: bool) -> str:
         (s.name, s.state, s.mode, age(s.created, now), s.image, s.workspace or "-", s.owner)
         for s in shown
     ]
-    columns = [row if all_owners else row[:-1] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in columns
-    )
+    return console.table([row if all_owners else row[:-1] for row in rows])
 
 
 def start(work: Work, name: str) -> str:

@@ -2,7 +2,8 @@
 
 `$NDDT_RUN` is the sandbox's private directory, in memory where there is a /dev/shm. Of each
 session it holds `ID.sh`, its script, until that has started, `ID.pid` while it runs, and
-`ID.d`, a directory of its own that `$NDDT_SESSION` names.
+`ID.d`, a directory of its own that `$NDDT_SESSION` names. What must have a path that is known
+outside, such as a forwarded socket, or must be executable, is in /tmp/nddt; see `place`.
 """
 
 from __future__ import annotations
@@ -13,20 +14,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+PLACES = "/tmp/nddt"  # noqa: S108  (a directory of the sandbox, which has one user)
+
+_SSHD = (
+    "/usr/sbin/sshd -i -e -f /dev/null -o HostKey=$d/host -o AuthorizedKeysFile=$d/keys.$k "
+    "-o SetEnv=NDDT_RUN=$d -o UsePAM=no -o StrictModes=no -o PidFile=none -o MaxSessions=200 "
+    "-o PermitRootLogin=prohibit-password -o PasswordAuthentication=no "
+    "-o KbdInteractiveAuthentication=no -o StreamLocalBindUnlink=yes -o PrintLastLog=no "
+    "-o PrintMotd=no -o X11Forwarding=no -o LogLevel=ERROR"
+)
+
+_KEY = 'k=$(printf %s "$1" | cksum | tr -d " "); printf "%s\\n" "$1" >keys.$$; mv keys.$$ keys.$k; '
+
 SERVER = (
-    "u=$(umask); umask 077; d=/dev/shm; [ -w $d ] || d=/tmp; d=$d/nddt; mkdir -p $d; cd $d; "
+    "u=$(umask); umask 077; d=/dev/shm; [ -w $d ] || d=/tmp; d=$d/nddt; "
+    f"mkdir -p $d {PLACES}; cd $d; "
     "export -p >env.$$; mv env.$$ env; "
     "[ -e host ] || { ssh-keygen -q -t ed25519 -N '' -f host.$$ && mv host.$$ host; }; "
-    'k=$(printf %s "$1" | cksum | tr -d " "); printf "%s\\n" "$1" >keys.$$; mv keys.$$ keys.$k; '
+    f"{_KEY}"
     # A connection over a network may be dead without its server's knowing.
     'if [ -n "$2" ]; then p=$(cat served.$k 2>/dev/null); '
     'case $(cat "/proc/$p/comm" 2>/dev/null) in sshd*) kill $p ;; esac; echo $$ >served.$k; '
     'set -- -o "ClientAliveInterval=$2"; else set --; fi; cd /; umask $u; '
-    "exec /usr/sbin/sshd -i -e -f /dev/null -o HostKey=$d/host -o AuthorizedKeysFile=$d/keys.$k "
-    "-o SetEnv=NDDT_RUN=$d -o UsePAM=no -o StrictModes=no -o PidFile=none -o MaxSessions=200 "
-    "-o PermitRootLogin=prohibit-password -o PasswordAuthentication=no "
-    "-o KbdInteractiveAuthentication=no -o StreamLocalBindUnlink=yes -o PrintLastLog=no "
-    "-o PrintMotd=no -o X11Forwarding=no -o LogLevel=ERROR -o Subsystem='sftp internal-sftp' "
+    f"exec {_SSHD} -o Subsystem='sftp internal-sftp' "
     '"$@"'
 )
 """Serves one SSH connection on stdin and stdout; `$1` is the client's public key.
@@ -36,11 +46,31 @@ key is served. It needs no privilege: sshd in inetd mode can always log its own 
 (sshd(8), -i).
 """
 
+# sshd runs this in place of every command, and names the command or the subsystem in a variable.
+# With the image's own environment, which a login shell would replace.
+_AS_AT_HOME = (
+    '. "$NDDT_RUN/env"; cd /workspace || cd; case $SSH_ORIGINAL_COMMAND in '
+    "sftp) exec /usr/lib/openssh/sftp-server ;; "
+    '"") exec bash ;; *) exec bash -c "$SSH_ORIGINAL_COMMAND" ;; esac'
+)
+
+GUEST_SERVER = (
+    f"u=$(umask); umask 077; d=$NDDT_RUN; cd $d; {_KEY}cd /; umask $u; "
+    f"exec {_SSHD} -o Subsystem='sftp sftp' -o 'ForceCommand={_AS_AT_HOME}'"
+)
+"""Serves an SSH client of the user's own in a session of ours; `$1` is its public key.
+
+Commands have the image's environment and begin in /workspace, and so does sftp.
+"""
+
 AGENT = "agent"
 """Name of the tmux session in which a persistent sandbox's agent lives."""
 
 AGENT_RUNS = f"tmux -L nddt-{AGENT} has-session 2>/dev/null"
 """Command that succeeds if an interactive agent runs."""
+
+AGENT_PORTS = f"{AGENT_RUNS} && {{ tmux -L nddt-{AGENT} show-environment NDDT_PORT_MAP || :; }}"
+"""The same, and prints the ports that it knows, if any, as a variable."""
 
 DETACH = "bind -n C-\\\\ detach-client"
 
@@ -75,6 +105,21 @@ def server(public_key: str, *, silent_s: int | None = None) -> tuple[str, ...]:
             many seconds of silence it is taken for that.
     """
     return ("-c", SERVER, "nddt-sshd", public_key, str(silent_s or ""))
+
+
+def place(session: str, name: str) -> str:
+    """Give the path of something of a session's, which goes with it."""
+    return f"{PLACES}/{session}-{name}"
+
+
+def without_places(session: str) -> str:
+    """Give the command that removes what is at such paths."""
+    return f"rm -rf -- {place(session, '*')}"
+
+
+def guest_server(public_key: str) -> str:
+    """Give the command that serves a client of the user's own, which has this key."""
+    return "exec " + shlex.join(("sh", "-c", GUEST_SERVER, "nddt-sshd", public_key))
 
 
 def python(name: str, size: int, argument: str) -> str:
@@ -157,7 +202,7 @@ def lease(session: str, size: int | None, *, durable: bool = False) -> str:
         "kill -s TERM -- -$p 2>/dev/null; "
         "for i in 1 2 3 4 5 6 7 8; do sleep 0.25; kill -s 0 -- -$p 2>/dev/null || break; done; "
         "kill -s KILL -- -$p 2>/dev/null; "
-        'rm -rf "$f.pid" "$f.d"'
+        f'rm -rf "$f.pid" "$f.d"; {without_places(session)}'
     )
 
 

@@ -115,6 +115,7 @@ def create_sandbox(work: Work, plan: Plan) -> str:
 def create_or_start(work: Work, plan: Plan, version: str) -> Sandbox:
     """Make sure that the plan's persistent sandbox runs, and give it."""
     want, image_wanted = plan.sandbox, plan.image(version)
+    plan.conversations.prepare()
     title = work.provider.TITLE
     work.provider.prepare(work.settings, yes=work.yes)
     found = work.provider.find(work.settings, want.name)

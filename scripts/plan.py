@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts import agents, env_forward, host, image, naming, providers, ssh
+from scripts import agents, conversations, env_forward, host, image, naming, providers, ssh
 from scripts.errors import CredentialsError
 from scripts.provisions import Provision
+from scripts.settings import Mount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,10 +32,12 @@ class Plan:
     """Names the image with a version of the agent; an empty one means the tools alone."""
     version: str
     """The agent's version as it was asked for: a number, or `latest` and the like."""
-    argv: tuple[str, ...]
+    command: Callable[[tuple[str, ...]], tuple[str, ...]] = field(repr=False)
+    """Gives the command line for the lines that the agent is told beside its prompt."""
     session: str
     """Its id."""
     brings: Provision
+    conversations: conversations.Store
     before: str
     """Shell text that prepares the sandbox."""
     after: str
@@ -44,6 +47,15 @@ class Plan:
     is_agent: bool
     """Whether it is the agent that runs, and not some command."""
     timeout_s: int
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The command line."""
+        return self.command(self.brings.told)
+
+    def bringing(self, more: Provision) -> Plan:
+        """Bring more along."""
+        return replace(self, brings=self.brings + more)
 
     def describe(self) -> str:
         """Say all of it in lines for a person; secrets are masked."""
@@ -123,8 +135,33 @@ def _credentials(settings: Settings, agent: agents.Agent) -> dict[str, str]:
     if not any(name in found for name in agent.CREDENTIALS):
         configured = env_forward.select(agent.CONFIGURATION, settings.environment)
         if not any(name in configured for name in agent.CREDENTIALS):
-            raise CredentialsError(f"{agent.NAME} has no key or token", agent.WAYS_IN)
+            found |= _login(settings, agent)
     return found
+
+
+def _login(settings: Settings, agent: agents.Agent) -> Mapping[str, str]:
+    """Use this machine's login; it is for the agent's maker alone, not for another address."""
+    found = {} if settings.environment.get(agent.BASE_URL) else agent.login(settings)
+    if not found:
+        raise CredentialsError(f"{agent.NAME} has no key or token", agent.WAYS_IN)
+    return found
+
+
+def _configured(
+    settings: Settings, agent: agents.Agent, sandbox_home: str
+) -> tuple[Settings, Provision]:
+    """Bring the user's configuration along; its variables count less than all others.
+
+    Returns:
+        The settings with these variables, and what comes along.
+    """
+    brings, urls = agent.configuration(settings, sandbox_home)
+    variables = dict(brings.variables)
+    if settings.environment.get(agent.BASE_URL):  # a key is for the address that it was set with
+        variables = {k: v for k, v in variables.items() if k not in agent.CREDENTIALS}
+    brings = replace(brings, variables=variables) + this_machine(urls)
+    environment = {**variables, **settings.environment}
+    return replace(settings, environment=environment), brings
 
 
 def agent_variables(
@@ -164,6 +201,12 @@ def this_machine(urls: Mapping[str, str]) -> Provision:
     return Provision(forwards=tuple(found), shown=shown)
 
 
+def _shown_ports(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Tell of the ports; where they lead from is known when the session begins."""
+    where = f"at the first free port of 127.0.0.1 from {settings.port_range_start} on"
+    return tuple(("port", f"{one} {where}") for one in settings.ports)
+
+
 def make(
     settings: Settings,
     request: agents.Request,
@@ -194,6 +237,14 @@ def make(
     network = provider.network(settings, host.detect(settings))
     user = provider.user(settings)
     recipe = image.recipe(settings, agent, network, user)
+    sandbox = specification(settings, user, persistent=settings.persistent, pid=pid)
+    store = conversations.store(settings, agent.NAME, agent.CONVERSATIONS)
+    if store.is_shown:
+        shown = Mount(store.directory, f"{sandbox.home}/{store.inside}")
+        sandbox = replace(sandbox, mounts=(*sandbox.mounts, shown))
+    configured = Provision()
+    if not command and demo_url is None:
+        settings, configured = _configured(settings, agent, sandbox.home)
     if command:
         theirs = env_forward.select(settings.env_vars, settings.environment)
         ours = env_forward.select(agent.CONFIGURATION, settings.environment)
@@ -205,15 +256,19 @@ def make(
     session = secrets.token_hex(6)
     proxies = {k: v for k, v in network.proxies.items() if k.isupper() and k != "NO_PROXY"}
     urls = {name: variables[name] for name in (agent.BASE_URL, *proxies) if name in variables}
-    brings = Provision(variables=variables, secret=secret) + this_machine(urls)
+    brings = configured + Provision(variables=variables, secret=secret) + this_machine(urls)
+    brings += Provision(shown=_shown_ports(settings))
+    if not command:
+        brings += conversations.bring(store, agent.recalls(request))
     return Plan(
-        sandbox=specification(settings, user, persistent=settings.persistent, pid=pid),
+        sandbox=sandbox,
         recipe=recipe,
         image=partial(provider.image_name, settings, recipe),
         version=getattr(settings, f"{agent.NAME}_version"),
-        argv=command or agent.command(replace(request, told=brings.told), program),
+        command=lambda told: command or agent.command(replace(request, told=told), program),
         session=session,
         brings=brings,
+        conversations=store,
         before=":" if command else agent.before(request),
         after=":" if command else agent.after(request),
         terminal=terminal,

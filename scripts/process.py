@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from scripts.errors import UnavailableError
 
@@ -259,6 +259,17 @@ def spawn(
             env=env,
             cwd=cwd,
         )
+
+
+def become(argv: Sequence[str]) -> NoReturn:
+    """Go on as another program, with the same stdin, stdout and stderr.
+
+    Raises:
+        UnavailableError: It is not installed.
+    """
+    log.debug("+ %s", shlex.join(argv))
+    with _installed(argv[0]):
+        os.execvp(argv[0], tuple(argv))  # noqa: S606  (there is no shell)
 
 
 def wait(started: subprocess.Popen[bytes], timeout_s: float | None = None) -> int | None:

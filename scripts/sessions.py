@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
-from scripts import console, inside, process, signals
+from scripts import console, conversations, inside, ports, process, signals, ssh
 from scripts.connections import PATIENCE_S
-from scripts.errors import NotReachedError, TimeLimitError, TransportLostError
+from scripts.errors import NotReachedError, PortTakenError, TimeLimitError, TransportLostError
 from scripts.ssh import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from scripts.connections import Line
     from scripts.plan import Plan
@@ -40,15 +42,21 @@ def run(line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[],
         before=f"{brings.unpack()}\n{plan.before}",
         after="\n".join((plan.after, *brings.after)),
     )
+    returning: AbstractContextManager[None] = nullcontext()
+    if plan.is_agent:
+        returning = conversations.fetched(plan.conversations, line.session_argv)
     if plan.terminal and plan.is_agent and (line.stays or line.is_durable):
         name = inside.AGENT if line.stays else session
-        return _in_tmux(line, plan, session, name, text, meanwhile)
+        with returning:
+            return _in_tmux(line, plan, session, name, text, meanwhile)
     if line.is_durable and not plan.terminal:
         from scripts import durable  # noqa: PLC0415  (what a local run does without)
 
         meanwhile()
-        return durable.Session(session, text, stdin).attend(line, brings.forwards, plan.timeout_s)
-    with _leased(line, plan, session, text, meanwhile) as lease:
+        program = durable.Session(session, text, stdin)
+        with returning:
+            return program.attend(line, brings.forwards, plan.timeout_s)
+    with _leased(line, plan, session, text, meanwhile) as lease, returning:
         terminal = "-t" if plan.terminal else "-T"
         argv = line.connection.session_argv(terminal, "nddt", inside.start(session))
         code = _waited_for(argv, plan, stdin, terminal=plan.terminal)
@@ -57,15 +65,24 @@ def run(line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[],
         return code
 
 
-def come_back(line: Line, plan: Plan) -> int | None:
+def agent_ports(line: Line) -> dict[int, int] | None:
+    """Ask which ports the agent in a persistent sandbox knows; None if none runs.
+
+    Returns:
+        Port of the sandbox → port of this machine.
+    """
+    done = process.capture(line.connection.session_argv("-T", "nddt", inside.AGENT_PORTS))
+    return ports.read_map(done.stdout.partition("=")[2]) if done.ok else None
+
+
+def come_back(line: Line, plan: Plan) -> int:
     """Come back to the agent that runs in a persistent sandbox.
 
     Returns:
-        Its exit code, 0 if it goes on without the terminal; None if none runs.
+        Its exit code, 0 if it goes on without the terminal.
     """
-    if not process.capture(line.connection.session_argv("-T", "nddt", inside.AGENT_RUNS)).ok:
-        return None
-    return _in_tmux(line, plan, plan.session, inside.AGENT, None, lambda: None)
+    with conversations.fetched(plan.conversations, line.session_argv):
+        return _in_tmux(line, plan, plan.session, inside.AGENT, None, lambda: None)
 
 
 # -- a session whose end is ours --------------------------------------------------------------
@@ -142,10 +159,18 @@ def _in_tmux(
         )
     while code is None:
         for _ in line.again(PATIENCE_S):
-            code = _attached(line, plan, session, name, None, lambda: None)
+            try:
+                code = _attached(line, plan, session, name, None, lambda: None)
+            except PortTakenError:
+                plan = _without_ports(plan)
             if code is not None:
                 break
     return code
+
+
+def _without_ports(plan: Plan) -> Plan:
+    forwards = ports.given_up(plan.brings.forwards)
+    return replace(plan, brings=replace(plan.brings, forwards=forwards))
 
 
 def _attached(
@@ -160,11 +185,18 @@ def _attached(
     argv = line.connection.session_argv("-t", "nddt", inside.start_in_tmux(session, name))
     if name == inside.AGENT:
         meanwhile()
-        if text is None:
-            line.connection.forward(plan.brings.forwards)
-        else:
-            _store(line, plan, session, text)
-        code = _waited_for(argv, plan, terminal=True)
+        forwards = plan.brings.forwards
+        line.connection.drop_sockets(forwards)
+        try:
+            if text is None:
+                line.connection.forward(forwards)
+            else:
+                _store(line, plan, session, text)
+            code = _waited_for(argv, plan, terminal=True)
+        finally:
+            # An agent that goes on keeps the ports that it needs itself, but not the user's keys.
+            with signals.ignored(), line.connection.cancelling(ports.among(forwards)):
+                line.connection.drop_sockets(forwards)
         return None if code == 255 and not line.connection.is_open() else code
     try:
         with _leased(line, plan, session, text, meanwhile) as lease:
@@ -181,5 +213,6 @@ def _store(line: Line, plan: Plan, session: str, text: str) -> None:
     forwards = [word for forward in plan.brings.forwards for word in forward.arguments]
     store = line.connection.session_argv(*forwards, "-T", "nddt", inside.store(session))
     stored = process.capture(store, stdin=text.encode("utf-8", "surrogateescape"))
+    ssh.check_ports(stored.stderr, plan.brings.forwards)
     if not stored.ok:
         raise TransportLostError("the connection to the sandbox broke", detail=stored.stderr)

@@ -81,7 +81,8 @@ def _words(value: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in value.split(",") if word.strip())
 
 
-def _port(value: str) -> int:
+def port(value: str) -> int:
+    """Read the number of a port; a ValueError says what is allowed."""
     if not re.fullmatch(r"[0-9]{1,5}", value) or not 0 < int(value) < 65536:
         raise ValueError("a port from 1 to 65535")
     return int(value)
@@ -89,7 +90,7 @@ def _port(value: str) -> int:
 
 def _ports(value: str) -> tuple[int, ...]:
     try:
-        return tuple(dict.fromkeys(_port(word) for word in _words(value)))
+        return tuple(dict.fromkeys(port(word) for word in _words(value)))
     except ValueError as error:
         raise ValueError("ports from 1 to 65535, separated by commas") from error
 
@@ -213,7 +214,7 @@ class Settings:
     )
     port_range_start: int = _variable(
         "NDDT_PORT_RANGE_START",
-        _port,
+        port,
         "30000",
         "The first port of this machine that may lead to one of the sandbox's.",
     )
@@ -422,9 +423,14 @@ def read_env_file(path: Path) -> tuple[dict[str, str], dict[str, int]]:
     return values, lines
 
 
-def _layers(directory: Path, environ: Mapping[str, str]) -> tuple[_Layer, ...]:
+def user_directory(environ: Mapping[str, str]) -> Path:
+    """Give the directory of the user's own configuration; it need not exist."""
     home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "/"), ".config")  # noqa: PTH118
-    user_file = Path(home) / "nddt" / ".env"
+    return Path(home) / "nddt"
+
+
+def _layers(directory: Path, environ: Mapping[str, str]) -> tuple[_Layer, ...]:
+    user_file = user_directory(environ) / ".env"
     layers = [_Layer("environment", environ, {})]
     chosen = environ.get("NDDT_ENV_FILE")
     project_file = directory / (chosen or ".env")

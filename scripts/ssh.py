@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import select
 import shlex
 import socket
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Protocol
 
 from scripts import inside, process
-from scripts.errors import NotReachedError, TransportLostError
+from scripts.errors import NotReachedError, PortTakenError, TransportLostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -85,6 +86,17 @@ class OpenPort:
     def arguments(self) -> tuple[str, str]:
         """The option of ssh(1)."""
         return ("-L", f"127.0.0.1:{self.outside}:localhost:{self.inside}")
+
+
+def check_ports(errors: str, forwards: Sequence[Forward]) -> None:
+    """Look at what ssh has printed, a connection of its own or a session of a master's.
+
+    Raises:
+        PortTakenError: It could not listen on a port of this machine, and has run nothing.
+    """
+    signs = ("cannot listen to port: ", "forwarding request failed: Port forwarding failed")
+    if any(isinstance(one, OpenPort) for one in forwards) and any(one in errors for one in signs):
+        raise PortTakenError("a port of this machine was taken meanwhile", "try again")
 
 
 @dataclass(frozen=True)
@@ -210,9 +222,35 @@ class Connection:
             raise TransportLostError("the sandbox cannot be reached", detail=detail)
 
     def forward(self, forwards: Sequence[Forward]) -> None:
-        """Have a master that stays forward these, if it does not yet."""
+        """Have a master that stays forward these, if it does not yet.
+
+        Raises:
+            PortTakenError: A port of this machine is somebody else's.
+        """
         for one in forwards:
-            process.capture(self.session_argv("-O", "forward", *one.arguments, "nddt"))
+            done = process.capture(self.session_argv("-O", "forward", *one.arguments, "nddt"))
+            check_ports(done.stderr, (one,))
+
+    def master_pid(self) -> int:
+        """Give the process that is the master.
+
+        Raises:
+            TransportLostError: There is none.
+        """
+        done = process.capture(self.session_argv("-O", "check", "nddt"))
+        found = re.search(r"pid=(\d+)", done.stderr)
+        if not found:
+            raise TransportLostError("the connection to the sandbox broke", detail=done.stderr)
+        return int(found[1])
+
+    def drop_sockets(self, forwards: Sequence[Forward]) -> None:
+        """Have a master that stays forget sockets: in the sandbox somebody may have removed them.
+
+        It would not make again what it knows as forwarded.
+        """
+        for one in forwards:
+            if isinstance(one, Socket):
+                process.capture(self.session_argv("-O", "cancel", *one.arguments, "nddt"))
 
     @contextlib.contextmanager
     def cancelling(self, forwards: Sequence[Forward]) -> Iterator[None]:
@@ -254,6 +292,7 @@ class Lease:
         durable: bool = False,
     ) -> None:
         self._script = (script or "").encode("utf-8", "surrogateescape")
+        self._forwards = forwards
         options = [word for forward in forwards for word in forward.arguments]
         size = None if script is None else len(self._script)
         words = (*options, "-T", "nddt", inside.lease(session, size, durable=durable))
@@ -284,7 +323,8 @@ class Lease:
         """Send the script and wait until the sandbox has it.
 
         Raises:
-            TransportLostError: The sandbox was not reached.
+            NotReachedError: The sandbox was not reached.
+            PortTakenError: A port of this machine is somebody else's.
         """
         stdin, stdout = _pipe(self._process.stdin), _pipe(self._process.stdout)
         try:
@@ -295,6 +335,7 @@ class Lease:
             answer = b""
         if answer != b"ready\n":
             self.close()
+            check_ports(self.errors, self._forwards)
             raise NotReachedError("the sandbox was not reached", detail=self.errors)
 
     def close(self) -> None:

@@ -72,6 +72,11 @@ def tidy(environ: Mapping[str, str]) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
+def made_up_directory(environ: Mapping[str, str], name: str) -> Path:
+    """Give a directory for this process alone, which need not exist, and is tidied up after it."""
+    return runtime_directory(environ) / f"r-{os.getpid()}-{name}"
+
+
 @contextmanager
 def own_directory(environ: Mapping[str, str]) -> Iterator[Path]:
     """Make a directory for this process alone, and remove it in the end."""

@@ -87,20 +87,23 @@ class Copies:
         saving = [one for one in decision.conflicts if _is_file(trees.there.get(one))]
         base = trees.base
         _agree(base, trees, decision.agreed)
+        blocked: list[str] = []
         if decision.operations or saving:
             with _Stage(self.here):
                 self._fetch(trees, [*_files(decision.operations), *saving])
                 outcomes = tree.apply(str(self.here), decision.operations)
                 # Somebody may have changed it here since we have looked.
-                late = [p for p, one in outcomes.items() if one.reason == "kept"]
-                late = [p for p in late if _is_file(trees.there.get(p))]
+                blocked = [p for p, one in outcomes.items() if one.reason == "kept"]
+                late = [p for p in blocked if _is_file(trees.there.get(p))]
                 report.conflicts += late
                 links = {p: trees.there[p] for p in (*saving, *late) if trees.there[p].kind == "l"}
                 report.saved = self._saved([*saving, *late], links)
             self._take_note(report, base, outcomes, trees, is_here=True)
-        for path in report.conflicts:
-            before = base.get(path, reconcile.NEVER)
-            base[path] = Known(before.here, trees.there.get(path), "")
+        for path in {*report.conflicts, *(p for p in blocked if p in trees.there)}:
+            here, there = base.get(path, reconcile.NEVER).here, trees.there.get(path)
+            # What had no room here is to go there, too.
+            is_blocked = here is None and tree.look(str(self.here), path) is None
+            base[path] = Known(there if is_blocked else here, there, "")
         self._remember(base)
         return report
 
@@ -158,7 +161,7 @@ class Copies:
             regular = [p for p in files if trees.there[p].kind == "f"]
             self._carry(regular, trees.there, {}, source=":", target=f"{target}/")
             links = {p: trees.there[p] for p in files if trees.there[p].kind == "l"}
-            _place(target, files, links, Path("."))
+            _place(target, files, links, Path())
         finally:
             tree.discard(str(target))
 

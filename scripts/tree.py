@@ -29,6 +29,7 @@ OURS = ".nddt"
 INCOMING = ".nddt/incoming"
 YOUNG_NS = 20_000_000
 """What has changed more recently than this may change again within one tick of the clock."""
+IN_THE_WAY = {errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP}
 GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false")
 
 
@@ -64,7 +65,7 @@ class Outcome(NamedTuple):
 # -- looking --------------------------------------------------------------------------------
 
 
-def entries(root: str) -> dict[str, Entry]:
+def entries(root: str) -> dict[str, Entry]:  # noqa: C901  (one walk)
     """Look at all of a tree, but for what is ignored there (see `ignored`)."""
     found: dict[str, Entry] = {}
     began = time.time_ns()
@@ -272,7 +273,7 @@ def _is_done(outcome: Outcome | None) -> bool:
     return outcome is None or not outcome.reason
 
 
-def _tried(root: str, one: Operation) -> Outcome:
+def _tried(root: str, one: Operation) -> Outcome:  # noqa: PLR0911  (a line for each outcome)
     try:
         with _parent(root, one.path, make=one.entry is not None) as (parent, name):
             now = look(root, one.path)
@@ -287,7 +288,7 @@ def _tried(root: str, one: Operation) -> Outcome:
             return Outcome(None, "")
         return Outcome(None, "it did not arrive")
     except OSError as error:
-        if error.errno == errno.ENOTEMPTY:
+        if error.errno in IN_THE_WAY:
             return Outcome(look(root, one.path), "kept")
         return Outcome(one.expected, error.strerror or str(error))
     return Outcome(look(root, one.path), "")
@@ -297,13 +298,17 @@ def _is_directory_twice(now: Entry | None, wanted: Entry | None) -> bool:
     return bool(now and wanted and now.kind == wanted.kind == "d")
 
 
+def _remove(parent: int, name: str, now: Entry | None) -> None:
+    if now and now.kind == "d":
+        os.rmdir(name, dir_fd=parent)
+    elif now:
+        os.unlink(name, dir_fd=parent)
+
+
 def _change(root: str, one: Operation, parent: int, name: str, now: Entry | None) -> None:
     entry = one.entry
     if entry is None:
-        if now and now.kind == "d":
-            os.rmdir(name, dir_fd=parent)
-        elif now:
-            os.unlink(name, dir_fd=parent)
+        _remove(parent, name, now)
     elif entry.kind == "d":
         if now is None:
             os.mkdir(name, 0o700, dir_fd=parent)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
-from contextlib import contextmanager
+from functools import partial
 from typing import IO, TYPE_CHECKING
 
-from scripts import connections, lifecycle, sessions, signals
+from scripts import connections, lifecycle, ports, sessions, signals
 from scripts.errors import CannotCreateError, NoImageError, NotReachedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from scripts.connections import Line
     from scripts.lifecycle import Work
@@ -45,40 +45,42 @@ def run(
     """
     once = functools.cache(meanwhile)
     with signals.raised():
-        if plan.sandbox.persistent or plan.sandbox.is_synced:
-            return _in_lasting(work, plan, stdin, once)
+        if plan.sandbox.persistent:
+            line = connections.kept(work, plan)
+            known = sessions.agent_ports(line) if plan.terminal and plan.is_agent else None
+            act = partial(_in_lasting, work, line, stdin=stdin, meanwhile=once)
+            return ports.opened(work, plan, act, known or {})
+        if plan.sandbox.is_synced:
+            with connections.passing(work, plan) as line:
+                act = partial(_in_lasting, work, line, stdin=stdin, meanwhile=once)
+                return ports.opened(work, plan, act)
         if work.provider.IS_REMOTE:  # it takes long enough to be worth a word
             log.info("Creating %s sandbox: %s", work.provider.TITLE, plan.sandbox.name)
+        act = partial(_in_ephemeral, work, stdin=stdin, meanwhile=once)
         try:
-            return _in_ephemeral(work, plan, stdin, once)
+            return ports.opened(work, plan, act)
         except (NoImageError, NotReachedError) as error:
             _remedy(work, plan, error)
-            return _in_ephemeral(work, plan, stdin, once)
+            return ports.opened(work, plan, act)
 
 
 def _in_lasting(
-    work: Work, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[], None]
+    work: Work, line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[], None]
 ) -> int:
     """Run in a sandbox that outlives its connection, for ever or until the run is over."""
-    new = not plan.sandbox.persistent
-    with connections.passing(work, plan) if new else _kept(work, plan) as line:
+    with plan.brings.served():
         if not plan.sandbox.is_synced:
             return sessions.run(line, plan, stdin, meanwhile)
         from scripts import workspace  # noqa: PLC0415  (what a mounted directory does without)
 
-        act = functools.partial(sessions.run, line, plan, stdin, meanwhile)
-        return workspace.session(work, line, plan, act, new=new)
-
-
-@contextmanager
-def _kept(work: Work, plan: Plan) -> Iterator[Line]:
-    yield connections.kept(work, plan)
+        act = partial(sessions.run, line, plan, stdin, meanwhile)
+        return workspace.session(work, line, plan, act, new=not line.stays)
 
 
 def _in_ephemeral(
     work: Work, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[], None]
 ) -> int:
-    with connections.ephemeral(work, plan) as line:
+    with connections.ephemeral(work, plan) as line, plan.brings.served():
         return sessions.run(line, plan, stdin, meanwhile)
 
 
@@ -109,9 +111,17 @@ def come_back(work: Work, plan: Plan) -> int | None:
     """
     with signals.raised():
         line = connections.kept(work, plan)
-        code = sessions.come_back(line, plan)
-        if code is not None and plan.sandbox.is_synced and plan.sandbox.workspace:
-            from scripts import workspace  # noqa: PLC0415
+        known = sessions.agent_ports(line)
+        if known is None:
+            return None
 
-            workspace.pull(work, line, plan.sandbox.workspace)
-        return code
+        def act(plan: Plan) -> int:
+            with plan.brings.served():
+                code = sessions.come_back(line, plan)
+            if plan.sandbox.is_synced and plan.sandbox.workspace:
+                from scripts import workspace  # noqa: PLC0415
+
+                workspace.pull(work, line, plan.sandbox.workspace)
+            return code
+
+        return ports.opened(work, plan, act, known)

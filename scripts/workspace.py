@@ -284,15 +284,17 @@ def rescue(work: Work, line: Line, sandbox: Sandbox) -> tuple[Path, int] | None:
     _need(work)
     directory = Path(sandbox.workspace)
     is_there = directory.is_dir()
-    with tempfile.TemporaryDirectory(prefix="nddt-") as nothing:
-        with _copies(work, line, directory if is_there else Path(nothing)) as copies:
-            trees, paths = copies.changes()
-            files = [path for path in paths if path in trees.there]
-            if not files:
-                return None
-            base = directory / tree.OURS if is_there else state.state_directory(work.environ)
-            place = base / "rescue" / sandbox.name
-            copies.fetch(trees, files, place)
+    with (
+        tempfile.TemporaryDirectory(prefix="nddt-") as nothing,
+        _copies(work, line, directory if is_there else Path(nothing)) as copies,
+    ):
+        trees, paths = copies.changes()
+        files = [path for path in paths if path in trees.there]
+        if not files:
+            return None
+        base = directory / tree.OURS if is_there else state.state_directory(work.environ)
+        place = base / "rescue" / sandbox.name
+        copies.fetch(trees, files, place)
     return place, len(files)
 
 

@@ -46,6 +46,11 @@ class Specification:
     memory_gib: int = 0
     """0 means the provider's default."""
 
+    @property
+    def home(self) -> str:
+        """The home directory of its user, as in the Dockerfile."""
+        return "/root" if self.user == "root" else f"/home/{self.user}"
+
     def fingerprint(self, image: str) -> str:
         """Hash what a sandbox is made from: another hash, another sandbox."""
         size = (str(self.cpus), str(self.memory_gib))

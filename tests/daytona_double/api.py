@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ class Api:
             ("POST", one + "/ssh-access", self._grant),
             ("DELETE", one + "/ssh-access", self._revoke),
             ("GET", one + "/ports/{port}/preview-url", self._preview),
+            ("GET", one + "/ports/{port}/signed-preview-url", self._signed_preview),
             ("GET", one + "/build-logs-url", self._sandbox_logs),
             ("POST", "/api/snapshots", self._create_snapshot),
             ("GET", "/api/snapshots", self._list_snapshots),
@@ -145,6 +147,18 @@ class Api:
             raise ApiError(400, "Invalid port")
         url = f"http://{port}-{row.id}.localhost:{self._cloud.port}"
         return web.json_response({"sandboxId": row.id, "url": url, "token": row.id[:8]})
+
+    async def _signed_preview(self, request: web.Request) -> web.Response:
+        row = self._sandbox(request)
+        port = _integer(request.match_info["port"], "port")
+        seconds = _integer(request.query.get("expiresInSeconds", "60"), "expiresInSeconds")
+        if not 1 <= port <= 65535:
+            raise ApiError(400, "Invalid port")
+        if not 1 <= seconds <= 86400:
+            raise ApiError(400, "expiresInSeconds must be between 1 and 86400")
+        token = secrets.token_hex(8)
+        url = f"http://{port}-{token}.localhost:{self._cloud.port}"
+        return web.json_response({"sandboxId": row.id, "port": port, "token": token, "url": url})
 
     # -- snapshots ------------------------------------------------------------------------------
 

@@ -477,6 +477,24 @@ def _remove(api: Api, sandbox: Sandbox, within_s: float = REMOVE_S) -> None:
         time.sleep(0.5)
 
 
+def preview(settings: Settings, sandbox: Sandbox, port: int, minutes: int) -> str:
+    """Give an address at Daytona that anybody can reach a port of a sandbox by, for a time.
+
+    Args:
+        settings: See there.
+        sandbox: It must run, for there to be something to see.
+        port: Of the sandbox.
+        minutes: How long the address is good; Daytona allows a day.
+    """
+    api = _api(settings)
+    with api.explained():
+        found: Any = sandbox.handle
+        signed = api.call(
+            "sign an address", found.create_signed_preview_url, port, minutes * 60, repeat=False
+        )
+    return str(signed.url)
+
+
 # -- the way in -----------------------------------------------------------------------------
 
 

@@ -14,7 +14,6 @@ import shlex
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts import state
@@ -22,6 +21,7 @@ from scripts.errors import CannotCreateError, TransportLostError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from scripts.providers import Link
 

@@ -1,0 +1,180 @@
+"""Programs of the user's own that speak SSH: ssh, scp, sshfs, rsync, git, an editor.
+
+One file of ssh's configuration, written once and without a secret of any sandbox, is good for
+all of them: its ProxyCommand is this program, which finds the sandbox when it is needed. The
+server that it reaches runs in a session of the connection that we keep anyway.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from scripts import connections, console, inside, plan, process, providers, settings
+from scripts.errors import DataError, NddtError, UnavailableError
+from scripts.lifecycle import Work, check_owner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from scripts.settings import Settings
+    from scripts.ssh import Connection
+
+WORD = "--pipe"
+"""The first argument of this program when it is a ProxyCommand."""
+SUFFIX = ".nddt"
+_OPTIONS: Mapping[str, str] = {
+    "User": "nddt",
+    "IdentitiesOnly": "yes",
+    "PreferredAuthentications": "publickey",
+    # The pipe itself leads into the sandbox and nowhere else.
+    "StrictHostKeyChecking": "no",
+    "UserKnownHostsFile": "/dev/null",
+    "GlobalKnownHostsFile": "/dev/null",
+    "UpdateHostKeys": "no",
+    "ConnectTimeout": "300",
+    "LogLevel": "ERROR",
+}
+
+
+# -- the file -----------------------------------------------------------------------------------
+
+
+def configuration(launcher: Path, key: Path) -> str:
+    """Write what ssh needs.
+
+    Args:
+        launcher: This program.
+        key: The private key that lets the user in.
+    """
+    # ssh gives the line to the user's shell. A host's name may come from somebody else, in an
+    # address for git, and a quote in it would end the word: such names are not ours.
+    program = shlex.quote(str(launcher)).replace("%", "%%")
+    options = {
+        "ProxyCommand": f"{program} {WORD} '%n'",
+        "IdentityFile": f'"{str(key).replace("%", "%%")}"',
+        **_OPTIONS,
+    }
+    lines = "".join(f"  {name} {value}\n" for name, value in options.items())
+    return (
+        "# Written by nddt (inv ssh-config). With it `ssh NAME` reaches any sandbox whose name "
+        f"begins\n# with nddt-, and `ssh NAME{SUFFIX}` each one.\n"
+        f'Host nddt-* *{SUFFIX} "!*\'*"\n{lines}'
+    )
+
+
+def write(environ: Mapping[str, str], launcher: Path) -> Path:
+    """Write the file and its key, and give the file's path."""
+    place = settings.user_directory(environ)
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key = place / "ssh_key"
+    if not key.exists() or not key.with_suffix(".pub").exists():
+        key.unlink(missing_ok=True)
+        words = ("-q", "-t", "ed25519", "-N", "", "-C", "nddt", "-f", str(key))
+        made = process.capture(("ssh-keygen", *words))
+        if not made.ok:
+            raise DataError(f"no key could be made: {made.last_line}", f"look at {place}")
+    file = place / "ssh_config"
+    partial = file.with_suffix(".new")
+    partial.touch(0o600)
+    partial.write_text(configuration(launcher, key), encoding="utf-8")
+    partial.replace(file)
+    return file
+
+
+def include(file: Path) -> str:
+    """Give the line that makes ssh read the file."""
+    return f'Include "{file}"' if " " in str(file) else f"Include {file}"
+
+
+def install(line: str, home: Path) -> bool:
+    """Make it the first line of ~/.ssh/config, where it holds for every host.
+
+    Returns:
+        Whether it was not there before.
+    """
+    config = home / ".ssh" / "config"
+    config.parent.mkdir(mode=0o700, exist_ok=True)
+    config = config.resolve()  # it may be a link to where such files are kept
+    before = config.read_bytes() if config.exists() else b""
+    if line.encode() in (known.strip() for known in before.splitlines()):
+        return False
+    partial = config.with_name(f"{config.name}.nddt")
+    partial.touch(config.stat().st_mode & 0o777 if config.exists() else 0o600)
+    partial.write_bytes(line.encode() + b"\n\n" + before if before else line.encode() + b"\n")
+    partial.replace(config)
+    return True
+
+
+# -- the pipe -----------------------------------------------------------------------------------
+
+
+def main(words: Sequence[str]) -> None:
+    """Be the ProxyCommand for a host: become the command that is its server."""
+    console.set_up_logging(verbose=False)
+    try:
+        name, chosen = sandbox_of(words[0])
+        loaded = settings.from_here(name=name, persistent=True)
+        connection = _connection(loaded, chosen)
+        key = settings.user_directory(loaded.process_environment) / "ssh_key.pub"
+        try:
+            public_key = key.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise DataError(f"{key} cannot be read", "run: inv ssh-config") from error
+        command = inside.guest_server(public_key)
+        process.become(connection.session_argv("-T", "nddt", command))
+    except NddtError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+
+
+def sandbox_of(host: str) -> tuple[str, tuple[str, ...]]:
+    """Give the name of the sandbox that a host means, and the providers that may have it."""
+    name = host.removesuffix(SUFFIX)
+    for provider in providers.NAMES:
+        if name.endswith(f".{provider}"):
+            return name.removesuffix(f".{provider}"), (provider,)
+    return name, providers.NAMES
+
+
+def _connection(loaded: Settings, chosen: tuple[str, ...]) -> Connection:
+    """Connect to the sandbox, whosever it is.
+
+    Raises:
+        UnavailableError: There is none.
+    """
+    works = tuple(_works(loaded, chosen))
+    for work in works:
+        if connection := connections.known(work, _wanted(work)):
+            return connection
+    problems = []
+    for work in works:
+        try:
+            found = work.provider.find(work.settings, loaded.name)
+        except NddtError as error:
+            problems.append(f"{work.provider.TITLE}: {error.message}")
+            continue
+        if found is not None:
+            check_owner(work, found)
+            return connections.existing(work, _wanted(work))
+    raise UnavailableError(
+        f"there is no sandbox {loaded.name}", "see: inv list", detail="\n".join(problems)
+    )
+
+
+def _works(loaded: Settings, chosen: tuple[str, ...]) -> Iterator[Work]:
+    """Give the providers that may have it, the usual one first; a cloud only with an account."""
+    for name in sorted(chosen, key=lambda one: one != loaded.provider):
+        if name == "daytona" and not loaded.daytona_api_key and len(chosen) > 1:
+            continue
+        provider = providers.get(name)
+        workspace = loaded.workspace or provider.workspace(loaded)
+        yield Work(provider=provider, settings=replace(loaded, workspace=workspace))
+
+
+def _wanted(work: Work) -> providers.Specification:
+    user = work.provider.user(work.settings)
+    return plan.specification(work.settings, user, persistent=True, pid=0)
