@@ -207,6 +207,12 @@ def existing(work: Work, want: Specification, *, start: bool = True) -> Connecti
     return connection
 
 
+def existing_line(work: Work, want: Specification) -> Line:
+    """Give the way to a sandbox that is there; see `existing`."""
+    existing(work, want)
+    return _line(work, want)
+
+
 def known(work: Work, want: Specification) -> Connection | None:
     """Give the connection to a sandbox if it is open, or can be without asking the provider."""
     connection = Connection(state.sandbox_directory(work.environ, want.name))
@@ -337,7 +343,10 @@ def ephemeral(work: Work, plan: Plan) -> Iterator[Line]:
             work.provider.prepare(work.settings, yes=work.yes)
         link = _link(work, connection)
         plan.conversations.prepare()
-        with work.provider.ephemeral(work.settings, plan.sandbox, name, link) as pipe:
+        with (
+            _without_others(work, plan.sandbox.name),
+            work.provider.ephemeral(work.settings, plan.sandbox, name, link) as pipe,
+        ):
             _write(work, plan.sandbox, connection, pipe)
             yield Line(
                 sandbox=plan.sandbox.name,
@@ -347,6 +356,16 @@ def ephemeral(work: Work, plan: Plan) -> Iterator[Line]:
                 is_durable=work.provider.IS_REMOTE,
                 retake=partial(_rewrite, work, plan, connection, link),
             )
+
+
+@contextmanager
+def _without_others(work: Work, name: str) -> Iterator[None]:
+    """Let go of other connections to the sandbox when it has gone."""
+    try:
+        yield
+    finally:
+        if state.sandbox_directory(work.environ, name).exists():
+            lifecycle.forget(work, name)
 
 
 def _rewrite(

@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from scripts import naming, process, signals, state
-from scripts.errors import ConfigError, TransportLostError
+from scripts.errors import ConfigError, NddtError, TransportLostError
 from scripts.provisions import File, Provision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from scripts.connections import Line
     from scripts.settings import Settings
 
 log = logging.getLogger("nddt")
@@ -295,16 +296,17 @@ def take(kept: Store, stream: IO[bytes]) -> int:
     return count
 
 
-def fetch(kept: Store, argv: tuple[str, ...], limit_s: float) -> None:
-    """Bring back what is new in a sandbox; a failure is worth a line, and nothing more.
+def fetch(kept: Store, argv: tuple[str, ...], limit_s: float) -> str:
+    """Bring back what is new in a sandbox.
 
     Args:
         kept: Where to.
         argv: Runs `sender` there.
         limit_s: How long it may take.
+
+    Returns:
+        What went wrong; empty if nothing did.
     """
-    if kept.is_shown:
-        return
     known = (f"{one.size} {name}" for name, one in _files(kept.directory).items())
     lines = sorted(line.encode() for line in known)
     problem = ""
@@ -334,8 +336,7 @@ def fetch(kept: Store, argv: tuple[str, ...], limit_s: float) -> None:
         errors = _pipe(started.stderr).read().decode(errors="replace").splitlines()
     if started.returncode == 255:  # ssh's own
         problem = (errors or [problem])[-1]
-    if problem:
-        log.warning("the conversation could not be brought back: %s", problem)
+    return problem
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
@@ -345,21 +346,40 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
 
 
 @contextlib.contextmanager
-def fetched(kept: Store, session: Callable[..., tuple[str, ...]]) -> Iterator[None]:
+def fetched(kept: Store, line: Line) -> Iterator[None]:
     """Bring back what is new at the block's end, unless the connection has been lost.
+
+    A failure is worth a line, and nothing more.
 
     Args:
         kept: Where to.
-        session: Gives the command of an SSH session, from its last words.
+        line: The way to the sandbox.
     """
-    command = ("-T", "nddt", f"exec sh -c {shlex.quote(sender(kept.inside))}")
     try:
         yield
     except TransportLostError:
         raise
     except BaseException:
         with signals.ignored():
-            fetch(kept, session(*command), HURRY_S)
+            _warn_of(_fetch(kept, line, HURRY_S))
         raise
     else:
-        fetch(kept, session(*command), FETCH_S)
+        problem = _fetch(kept, line, FETCH_S)
+        if problem and line.is_durable:
+            # After a long session there may be no new connection without a new token.
+            with contextlib.suppress(NddtError):
+                line.retake("", 1)
+                problem = _fetch(kept, line, FETCH_S)
+        _warn_of(problem)
+
+
+def _fetch(kept: Store, line: Line, limit_s: float) -> str:
+    if kept.is_shown:
+        return ""
+    command = f"exec sh -c {shlex.quote(sender(kept.inside))}"
+    return fetch(kept, line.session_argv("-T", "nddt", command), limit_s)
+
+
+def _warn_of(problem: str) -> None:
+    if problem:
+        log.warning("the conversation could not be brought back: %s", problem)

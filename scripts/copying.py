@@ -35,12 +35,12 @@ _RECEIVE = """
 fail() { echo "nddt: $1" >&2; cat >/dev/null; exit 65; }
 cd /workspace || exit 69
 to=$1; [ ! -d "$to" ] || to=${to%/}/$2
-[ -d "$(dirname -- "$to")" ] || fail "there is no directory for sandbox:$1"
+[ -d "$(dirname -- "$to")" ] || fail "there is no directory for sandbox:${1#./}"
 if [ "$3" = directory ]; then
-    [ ! -e "$to" ] || [ -d "$to" ] || fail "sandbox:$1 is a file, and cannot hold a directory"
+    [ ! -e "$to" ] || [ -d "$to" ] || fail "sandbox:${1#./} is a file, and cannot hold a directory"
     mkdir -p -- "$to" && exec tar -xf - --no-same-owner -C "$to"
 fi
-[ ! -d "$to" ] || fail "sandbox:$to is a directory, which a file cannot replace"
+[ ! -d "$to" ] || fail "sandbox:${to#./} is a directory, which a file cannot replace"
 new=$(mktemp -d -- "$(dirname -- "$to")/.nddt.XXXXXX") || { cat >/dev/null; exit 73; }
 trap 'rm -rf -- "$new"' EXIT
 tar -xf - --no-same-owner -C "$new" && mv -fT -- "$new/$2" "$to"
@@ -78,7 +78,7 @@ def copy(connection: Connection, source: str, target: str) -> None:
         TransportLostError: Not all could be copied.
     """
     if target.startswith(MARK):
-        _copy_in(connection, Path(source), _inside(target))
+        _copy_in(connection, Path(source), _name(source), _inside(target))
     else:
         _copy_out(connection, _inside(source), Path(target))
 
@@ -93,13 +93,18 @@ def _remote(connection: Connection, text: str, *words: str) -> tuple[str, ...]:
     return connection.session_argv("-T", "nddt", command)
 
 
-def _copy_in(connection: Connection, source: Path, target: str) -> None:
+def _name(path: str) -> str:
+    """Give what a copy is called in an existing directory; `.` means that directory itself."""
+    name = os.path.basename(path.rstrip("/"))  # noqa: PTH119  (pathlib takes x/. for x)
+    return "." if name in {"", ".", ".."} else name
+
+
+def _copy_in(connection: Connection, source: Path, name: str, target: str) -> None:
     if source.is_dir():
         pack: tuple[str, ...] = ("tar", "-cf", "-", "-C", str(source), ".")
     else:
         pack = ("tar", "-chf", "-", "-C", str(source.parent), "--", f"./{source.name}")
     kind = "directory" if source.is_dir() else "file"
-    name = source.name or source.resolve().name
     code, done = process.pipeline(pack, _remote(connection, _RECEIVE, target, name, kind))
     if done.code == 65:
         raise DataError(done.last_line.removeprefix("nddt: "), "correct the path")
@@ -114,14 +119,18 @@ def _copy_out(connection: Connection, source: str, target: Path) -> None:
     kind = told.stdout.strip()
     if not kind:
         raise DataError(f"there is no {MARK}{source.removeprefix('./')}", "correct the path")
-    name = os.path.basename(source.rstrip("/"))  # noqa: PTH119  (of a path in the sandbox)
-    to = target / name if target.is_dir() and name not in {"", "."} else target
+    name = _name(source)
+    to = target / name if target.is_dir() else target
     if not to.parent.is_dir():
         raise DataError(f"there is no directory for {target}", "make it, or correct the path")
-    if kind == "directory":
-        _unpack_directory(connection, source, to)
-    else:
-        _unpack_file(connection, source, name, to)
+    try:
+        if kind == "directory":
+            _unpack_directory(connection, source, to)
+        else:
+            _unpack_file(connection, source, name, to)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{to} cannot be written: {reason}", "correct the path") from error
 
 
 def _unpack_directory(connection: Connection, source: str, to: Path) -> None:

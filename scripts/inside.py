@@ -49,9 +49,9 @@ key is served. It needs no privilege: sshd in inetd mode can always log its own 
 # sshd runs this in place of every command, and names the command or the subsystem in a variable.
 # With the image's own environment, which a login shell would replace.
 _AS_AT_HOME = (
-    '. "$NDDT_RUN/env"; cd /workspace || cd; case $SSH_ORIGINAL_COMMAND in '
-    "sftp) exec /usr/lib/openssh/sftp-server ;; "
-    '"") exec bash ;; *) exec bash -c "$SSH_ORIGINAL_COMMAND" ;; esac'
+    '. "$NDDT_RUN/env"; cd /workspace || cd; c=$SSH_ORIGINAL_COMMAND; '
+    "unset SSH_ORIGINAL_COMMAND; case $c in sftp) exec /usr/lib/openssh/sftp-server ;; "
+    '"") exec bash ;; *) exec bash -c "$c" ;; esac'
 )
 
 GUEST_SERVER = (

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scripts import console, image, state
+from scripts import console, image, ports, state
 from scripts.errors import CannotCreateError, NddtError, NoImageError, UnavailableError
 from scripts.ssh import Connection
 
@@ -120,8 +120,7 @@ def create_or_start(work: Work, plan: Plan, version: str) -> Sandbox:
     work.provider.prepare(work.settings, yes=work.yes)
     found = work.provider.find(work.settings, want.name)
     if found is not None and _is_replaced(work, plan, check_owner(work, found), image_wanted):
-        forget(work, want.name)
-        work.provider.remove(work.settings, found)
+        remove(work, found)
         found = None
     if found is None:
         log.info("Creating %s sandbox: %s", title, want.name)
@@ -141,6 +140,7 @@ def create(work: Work, plan: Plan, version: str) -> Sandbox:
     """Make a sandbox for one run, and its image if there is none yet."""
     want, image_wanted = plan.sandbox, plan.image(version)
     work.provider.prepare(work.settings, yes=work.yes)
+    plan.conversations.prepare()
     log.info("Creating %s sandbox: %s", work.provider.TITLE, want.name)
     try:
         made = work.provider.create(work.settings, want, image_wanted)
@@ -151,10 +151,27 @@ def create(work: Work, plan: Plan, version: str) -> Sandbox:
     return made
 
 
+def remove(work: Work, sandbox: Sandbox, *, discard: bool = False) -> None:
+    """Remove a sandbox, and everything of it that is here.
+
+    Args:
+        work: See there.
+        sandbox: Which.
+        discard: Whether work in its copy of the directory may be lost; else it is put aside.
+    """
+    if sandbox.is_synced and not discard:
+        from scripts import workspace  # noqa: PLC0415  (what most sandboxes do without)
+
+        workspace.rescue(work, sandbox)
+    forget(work, sandbox.name)
+    work.provider.remove(work.settings, sandbox)
+    shutil.rmtree(state.copy_directory(work.environ, sandbox.name), ignore_errors=True)
+
+
 def remove_passed(work: Work, made: Sandbox) -> None:
     """Remove the sandbox of a run that is over, or say how it is removed."""
     try:
-        work.provider.remove(work.settings, made)
+        remove(work, made, discard=True)
     except NddtError as error:
         log.warning(
             "sandbox %s could not be removed: %s — inv %s.cleanup --name %s --yes does it",
@@ -186,7 +203,8 @@ def _is_replaced(work: Work, plan: Plan, found: Sandbox, image_wanted: str) -> b
 
 
 def forget(work: Work, name: str) -> None:
-    """Close the connection to a sandbox and remove its files."""
+    """Close the connection to a sandbox, with its ports, and remove its files."""
     directory = state.sandbox_directory(work.environ, name)
     Connection(directory).close()
+    ports.forget(work.environ, name)
     shutil.rmtree(directory, ignore_errors=True)

@@ -107,7 +107,6 @@ def specification(
         is_synced=settings.workspace == "sync",
         is_readonly=settings.readonly,
         mounts=settings.mounts,
-        docker=settings.docker_forward,
         user="root" if user[0] == 0 else "nddt",
         cpus=settings.cpus,
         memory_gib=settings.memory_gib,

@@ -116,6 +116,12 @@ def of(environ: Mapping[str, str], sandbox: str) -> tuple[Opening, ...]:
     return tuple(sorted(found, key=lambda one: (one.inside, one.outside)))
 
 
+def forget(environ: Mapping[str, str], sandbox: str) -> None:
+    """Know nothing more of a sandbox's ports: what they were open through is closed."""
+    for one in of(environ, sandbox):
+        one.path(environ).unlink(missing_ok=True)
+
+
 # -- choosing ---------------------------------------------------------------------------------
 
 
@@ -281,7 +287,9 @@ def provision(openings: tuple[Opening, ...]) -> Provision:
     told = (
         "You run in a sandbox. The user reaches servers that listen in it only at these "
         f"addresses: {places}. When you start a server, use one of these ports, and give the user "
-        "the address from this list, never the one inside the sandbox."
+        f"the address from this list, never the one inside the sandbox. The variable {MAP} has "
+        "the list, too, as pairs of a port of the sandbox and one of the user's; if they differ, "
+        "because this conversation began in another session, the variable is right."
     )
     return Provision(
         forwards=tuple(one.forward for one in openings),

@@ -44,7 +44,7 @@ def run(line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[],
     )
     returning: AbstractContextManager[None] = nullcontext()
     if plan.is_agent:
-        returning = conversations.fetched(plan.conversations, line.session_argv)
+        returning = conversations.fetched(plan.conversations, line)
     if plan.terminal and plan.is_agent and (line.stays or line.is_durable):
         name = inside.AGENT if line.stays else session
         with returning:
@@ -81,7 +81,7 @@ def come_back(line: Line, plan: Plan) -> int:
     Returns:
         Its exit code, 0 if it goes on without the terminal.
     """
-    with conversations.fetched(plan.conversations, line.session_argv):
+    with conversations.fetched(plan.conversations, line):
         return _in_tmux(line, plan, plan.session, inside.AGENT, None, lambda: None)
 
 

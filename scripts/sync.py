@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import threading
 import time
 from dataclasses import dataclass, field
@@ -69,13 +70,13 @@ class Copies:
         here: This machine's directory.
         other: The sandbox's.
         memory: File for what is known.
-        empty: Whether the other copy is known to have nothing in it.
     """
 
     here: Path
     other: Other
     memory: Path
-    empty: bool = False
+    identity: str = ""
+    """Of the other copy, when that has been looked at."""
 
     # -- both directions
 
@@ -168,14 +169,17 @@ class Copies:
     # -- looking
 
     def _looked_at(self) -> Trees:
-        base = self._remembered()
+        before, base = self._remembered()
         known = {path: one.there for path, one in base.items() if one.there}
-        if not self.empty:
-            self.other.ask({"do": "entries", "unless": tree.checksum(known)})
+        new = secrets.token_hex(16)
+        self.other.ask({"do": "entries", "unless": tree.checksum(known), "identity": new})
         here = tree.entries(str(self.here))
+        self.identity, found = self.other.answer()
+        if self.identity != before:
+            base, known = {}, {}
         missing = [path for path, one in base.items() if one.here and path not in here]
         here |= {p: now for p in missing if (now := tree.look(str(self.here), p))}
-        there = {} if self.empty else self._there(known)
+        there = self._there(found, known)
         trees = Trees(base=base, here=here, there=there)
         doubtful = trees.doubtful()
         if not doubtful:
@@ -190,8 +194,7 @@ class Copies:
             digests_there=self.other.answer(),
         )
 
-    def _there(self, known: Mapping[str, Entry]) -> dict[str, Entry]:
-        found = self.other.answer()
+    def _there(self, found: Any, known: Mapping[str, Entry]) -> dict[str, Entry]:  # noqa: ANN401
         if found is None:
             return dict(known)
         there = _read(found)
@@ -284,14 +287,14 @@ class Copies:
                     here, there, tree.digest(str(self.here), path) if is_file else ""
                 )
 
-    def _remembered(self) -> Base:
+    def _remembered(self) -> tuple[str, Base]:
         try:
-            read = json.loads(self.memory.read_text(encoding="ascii"))
+            identity, read = json.loads(self.memory.read_text(encoding="ascii"))
         except FileNotFoundError:
-            return {}
+            return "", {}
         except ValueError as error:
             raise DataError(f"{self.memory} is damaged", "remove it") from error
-        return {
+        return identity, {
             path: Known(_entry(here), _entry(there), digest)
             for path, (here, there, digest) in read.items()
         }
@@ -299,7 +302,8 @@ class Copies:
     def _remember(self, base: Base) -> None:
         self.memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = self.memory.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(base, separators=(",", ":")), encoding="ascii")
+        text = json.dumps((self.identity, base), separators=(",", ":"))
+        partial.write_text(text, encoding="ascii")
         partial.replace(self.memory)
 
 

@@ -220,16 +220,38 @@ def _git(words: tuple[str, ...], repository: str, index: str, tree: str = "/") -
 # -- changing -------------------------------------------------------------------------------
 
 
-def prepare(root: str) -> None:
-    """Make an empty stage for incoming files."""
-    ours, stage = os.path.join(root, OURS), os.path.join(root, INCOMING)
+def _make_ours(root: str) -> None:
+    ours = os.path.join(root, OURS)
     os.makedirs(root, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         os.mkdir(ours, 0o700)
         with open(os.path.join(ours, ".gitignore"), "w", encoding="ascii") as file:
             file.write("*\n")
+
+
+def prepare(root: str) -> None:
+    """Make an empty stage for incoming files."""
+    stage = os.path.join(root, INCOMING)
+    _make_ours(root)
     shutil.rmtree(stage, ignore_errors=True)
     os.mkdir(stage, 0o700)
+
+
+def identity(root: str, new: str) -> str:
+    """Give what tells this copy from any other, which is `new` for one that has none yet.
+
+    A sandbox may be gone, and another one of its name be there: what was known of the first
+    says nothing about the second.
+    """
+    path = os.path.join(root, OURS, "id")
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read(64)
+    except (OSError, ValueError):
+        _make_ours(root)
+        with open(path, "w", encoding="ascii") as file:
+            file.write(new)
+        return new
 
 
 def discard(root: str) -> None:
@@ -413,7 +435,8 @@ def answer(root: str, wish: dict[str, Any]) -> Any:
     """Do what `Remote` in workspace.py asks for."""
     if wish["do"] == "entries":
         found = entries(root)
-        return None if checksum(found) == wish["unless"] else found
+        same = checksum(found) == wish["unless"]
+        return [identity(root, wish["identity"]), None if same else found]
     if wish["do"] == "look":
         return {path: now for path in wish["paths"] if (now := look(root, path))}
     if wish["do"] == "digests":

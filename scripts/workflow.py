@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from functools import partial
 from typing import IO, TYPE_CHECKING
 
 from scripts import connections, lifecycle, ports, sessions, signals
-from scripts.errors import CannotCreateError, NoImageError, NotReachedError
+from scripts.errors import CannotCreateError, NoImageError, NotReachedError, PortTakenError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from scripts.plan import Plan
 
 log = logging.getLogger("nddt")
+
+GONE_S = 20
+"""How long the end of a sandbox may take that is to be made once more."""
 
 
 def run(
@@ -74,14 +78,23 @@ def _in_lasting(
         from scripts import workspace  # noqa: PLC0415  (what a mounted directory does without)
 
         act = partial(sessions.run, line, plan, stdin, meanwhile)
-        return workspace.session(work, line, plan, act, new=not line.stays)
+        return workspace.session(work, line, plan, act)
 
 
 def _in_ephemeral(
     work: Work, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[], None]
 ) -> int:
-    with connections.ephemeral(work, plan) as line, plan.brings.served():
-        return sessions.run(line, plan, stdin, meanwhile)
+    try:
+        with connections.ephemeral(work, plan) as line, plan.brings.served():
+            return sessions.run(line, plan, stdin, meanwhile)
+    except PortTakenError:
+        # Its end has only begun, and the next attempt's sandbox has the same name.
+        deadline = time.monotonic() + GONE_S
+        while work.provider.find(work.settings, plan.sandbox.name) is not None:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        raise
 
 
 def _remedy(work: Work, plan: Plan, error: NoImageError | NotReachedError) -> None:

@@ -11,10 +11,11 @@ import shlex
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts import inside, process, state, tree
+from scripts import connections, inside, plan, process, state, tree
 from scripts.connections import PATIENCE_S, DeadLineError
 from scripts.errors import DataError, NddtError, TransportLostError
 from scripts.sync import Copies, Report
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from scripts.connections import Line
     from scripts.lifecycle import Work
-    from scripts.plan import Plan
     from scripts.providers import Sandbox
 
 log = logging.getLogger("nddt")
@@ -100,30 +100,23 @@ class Remote:
 
 
 def _notes(work: Work, name: str) -> Path:
-    return state.state_directory(work.environ) / "sync" / name
+    return state.copy_directory(work.environ, name)
 
 
-def _is_unfetched(work: Work, name: str) -> bool:
+def is_unfetched(work: Work, name: str) -> bool:
     """Tell whether there may be something in the copy that is nowhere else."""
     return not (_notes(work, name) / "fetched").exists()
 
 
-def forget(work: Work, name: str) -> None:
-    """Forget a sandbox that has been removed."""
-    shutil.rmtree(_notes(work, name), ignore_errors=True)
-
-
 @contextmanager
-def _copies(work: Work, line: Line, directory: Path, *, empty: bool = False) -> Iterator[Copies]:
+def _copies(work: Work, line: Line, directory: Path) -> Iterator[Copies]:
     """Have both copies, for one process at a time."""
     notes = _notes(work, line.sandbox)
     notes.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with state.lock(notes):
         remote = Remote(line)
         try:
-            memory = notes / "known.json"
-            is_new = empty and not memory.exists()
-            yield Copies(here=directory, other=remote, memory=memory, empty=is_new)
+            yield Copies(here=directory, other=remote, memory=notes / "known.json")
         finally:
             remote.close()
 
@@ -158,19 +151,12 @@ def _need(work: Work) -> None:
         engine.ensure_installed(("rsync", "git"), yes=work.yes, environ=work.environ)
 
 
-def push(work: Work, line: Line, directory: Path, *, new: bool = False) -> Report:
-    """Send what has changed here.
-
-    Args:
-        work: See there.
-        line: The way to the sandbox.
-        directory: What it has a copy of.
-        new: Whether the sandbox has just been made.
-    """
+def push(work: Work, line: Line, directory: Path) -> Report:
+    """Send what has changed here."""
     _need(work)
 
     def act() -> Report:
-        with _copies(work, line, directory, empty=new) as copies:
+        with _copies(work, line, directory) as copies:
             return copies.push()
 
     report = _lasting(line, act)
@@ -214,24 +200,23 @@ def _tell(report: Report, done: str) -> None:
         )
 
 
-def session(work: Work, line: Line, plan: Plan, act: Callable[[], int], *, new: bool) -> int:
+def session(work: Work, line: Line, made: plan.Plan, act: Callable[[], int]) -> int:
     """Send the directory, do something in the sandbox, and bring back what that has changed.
 
     Args:
         work: See there.
         line: The way to the sandbox, which stays if there is something left to bring back.
-        plan: See there.
+        made: The plan.
         act: Gives an exit code.
-        new: Whether the sandbox has just been made.
 
     Returns:
         That exit code; instead of 0 it is 65 if something was changed on both sides.
     """
-    directory = plan.sandbox.workspace
+    directory = made.sandbox.workspace
     if directory is None:
         return act()
-    conflicts = push(work, line, directory, new=new).conflicts
-    if plan.sandbox.is_readonly:
+    conflicts = push(work, line, directory).conflicts
+    if made.sandbox.is_readonly:
         return act()
     (_notes(work, line.sandbox) / "fetched").unlink(missing_ok=True)
     try:
@@ -269,32 +254,47 @@ def _left(line: Line, error: BaseException) -> str:
 # -- before a sandbox goes --------------------------------------------------------------------
 
 
-def unfetched(work: Work, line: Line, directory: Path) -> tuple[str, ...]:
-    """List what has changed in the copy and is not here."""
-    with _copies(work, line, directory) as copies:
-        return copies.changes()[1]
+def rescue(work: Work, sandbox: Sandbox) -> None:
+    """Put what has changed in a copy aside, before it goes.
 
-
-def rescue(work: Work, line: Line, sandbox: Sandbox) -> tuple[Path, int] | None:
-    """Bring what has changed in a copy to a place apart, before it goes.
-
-    Returns:
-        The place, and how many files are in it; None if there is nothing to rescue.
+    Raises:
+        NddtError: That is not possible.
     """
+    if not is_unfetched(work, sandbox.name):
+        return
     _need(work)
-    directory = Path(sandbox.workspace)
+    user = work.provider.user(work.settings)
+    chosen = replace(work.settings, name=sandbox.name)
+    want = plan.specification(chosen, user, persistent=True, pid=0)
+    try:
+        line = connections.existing_line(replace(work, settings=chosen), want)
+        place, count = _rescued(work, line, Path(sandbox.workspace))
+    except NddtError as error:
+        raise type(error)(
+            f"what was done in {sandbox.name} was never fetched, and cannot be now: "
+            f"{error.message}",
+            f"to lose it: inv cleanup --name {sandbox.name} --discard --yes",
+        ) from error
+    if count:
+        log.warning("%d files of %s that were never fetched are in %s", count, line.sandbox, place)
+
+
+def _rescued(work: Work, line: Line, directory: Path) -> tuple[Path, int]:
     is_there = directory.is_dir()
+    ours = directory / tree.OURS if is_there else state.state_directory(work.environ)
+    place = ours / "rescue" / line.sandbox
     with (
         tempfile.TemporaryDirectory(prefix="nddt-") as nothing,
         _copies(work, line, directory if is_there else Path(nothing)) as copies,
     ):
         trees, paths = copies.changes()
         files = [path for path in paths if path in trees.there]
-        if not files:
-            return None
-        base = directory / tree.OURS if is_there else state.state_directory(work.environ)
-        place = base / "rescue" / sandbox.name
-        copies.fetch(trees, files, place)
+        if files:
+            if is_there:
+                tree.prepare(str(directory))  # what git is to ignore
+                tree.discard(str(directory))
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            copies.fetch(trees, files, place)
     return place, len(files)
 
 

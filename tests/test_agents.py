@@ -118,6 +118,31 @@ def test_prompt_and_arguments_are_exact(prompt: str, arguments: list[str]) -> No
     assert words == ("claude", *arguments, *rest)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), ("--append-system-prompt", "ours")),
+        (("--append-system-prompt", "x", "-c"), ("--append-system-prompt", "ours\nx", "-c")),
+        (("--append-system-prompt=x=y",), ("--append-system-prompt", "ours\nx=y")),
+        (("--", "--append-system-prompt"), ("--append-system-prompt", "ours", "--")),
+    ],
+)
+def test_what_it_is_told_is_told_once(
+    arguments: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    """The last one of several options would be the only one that counts."""
+    words = claude.command(Request(told=("ours",), arguments=arguments), ("claude",))
+
+    assert words[: len(expected) + 1] == ("claude", *expected)
+
+
+def test_arguments_stay_if_nothing_is_told() -> None:
+    """As the user gave them."""
+    arguments = ("--append-system-prompt", "x", "--append-system-prompt=y")
+
+    assert claude.command(Request(arguments=arguments), ("claude",)) == ("claude", *arguments)
+
+
 @pytest.mark.parametrize("word", ["-p", "--print", "-v", "--version", "-h", "--help"])
 def test_arguments_that_ask_for_one_answer(word: str) -> None:
     """Among others."""

@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 
 from scripts import conversations
 from scripts.agents import Request, claude
+from scripts.connections import Line
 from scripts.conversations import Store
 from scripts.errors import ConfigError, TransportLostError
+from scripts.ssh import Connection
 
 if TYPE_CHECKING:
     from tests.conftest import Project
@@ -81,7 +83,7 @@ class Sandbox:
         """Bring back what is new."""
         command = conversations.sender(kept.inside)
         words = ("env", f"HOME={self.home}", "sh", "-c", command)
-        conversations.fetch(kept, words, limit_s)
+        assert conversations.fetch(kept, words, limit_s) == ""
 
 
 @pytest.fixture
@@ -216,7 +218,8 @@ def test_a_shown_directory_is_not_copied(kept: Store) -> None:
     shown = Store(directory=kept.directory, inside=INSIDE, is_shown=True)
 
     assert not conversations.bring(shown, "*").files
-    conversations.fetch(shown, ("no-such-program",), 1)
+    with conversations.fetched(shown, Way(("no-such-program",))):
+        pass
 
 
 def test_traps_in_the_store(kept: Store, tmp_path: Path) -> None:
@@ -287,19 +290,15 @@ def test_nothing_comes_back(kept: Store, sandbox: Sandbox, tmp_path: Path) -> No
         ("tar -czf - -C / etc/passwd | head -c 50", "Compressed file ended"),
     ],
 )
-def test_a_failure_is_one_line(
-    kept: Store, caplog: pytest.LogCaptureFixture, program: str, said: str
-) -> None:
-    """And no error: the run is over, and has its own exit code."""
+def test_a_failure(kept: Store, program: str, said: str) -> None:
+    """Has a reason, and what there is stays."""
     write(kept.directory, "a.jsonl", "stays")
 
-    with caplog.at_level(logging.WARNING, "nddt"):
-        conversations.fetch(kept, ("sh", "-c", program), 0.3 if "sleep" in program else 20)
+    limit_s = 0.3 if "sleep" in program else 20
+    problem = conversations.fetch(kept, ("sh", "-c", program), limit_s)
 
+    assert said in problem
     assert texts(kept.directory) == {"a.jsonl": "stays"}
-    (message,) = caplog.messages
-    assert message.startswith("the conversation could not be brought back: ")
-    assert said in message
 
 
 def packed(*members: tuple[tarfile.TarInfo, bytes]) -> io.BytesIO:
@@ -397,22 +396,64 @@ def test_any_bytes(data: bytes) -> None:
 # -- around a session -----------------------------------------------------------------------
 
 
+class Way(Line):
+    """A line whose sessions are these commands, one after the other."""
+
+    def __init__(self, *commands: tuple[str, ...], is_durable: bool = True) -> None:
+        super().__init__(
+            sandbox="s",
+            connection=Connection(Path("/nonexistent")),
+            stays=False,
+            is_kept=False,
+            is_durable=is_durable,
+            retake=self._retake,
+        )
+        self.commands = list(commands)
+        self.retaken = 0
+
+    def session_argv(self, *words: str) -> tuple[str, ...]:
+        """Give the next command, which has the last of the words at its end."""
+        return (*self.commands.pop(0), words[-1])
+
+    def _retake(self, _errors: str, _attempt: int) -> None:
+        self.retaken += 1
+        if self.retaken > 1:
+            raise TransportLostError("it is gone")
+
+
 def test_when_it_comes_back(kept: Store, sandbox: Sandbox) -> None:
     """After any end of a session, but not where there is no way to the sandbox any more."""
-    asked: list[tuple[str, ...]] = []
-
-    def session(*words: str) -> tuple[str, ...]:
-        asked.append(words)
-        return ("env", f"HOME={sandbox.home}", "sh", "-c", words[-1])
-
+    there = ("env", f"HOME={sandbox.home}", "sh", "-c")
+    way = Way(there, there)
     write(sandbox.place, "a.jsonl", "1")
-    with conversations.fetched(kept, session):
+    with conversations.fetched(kept, way):
         pass
     assert texts(kept.directory) == {"a.jsonl": "1"}
     write(sandbox.place, "a.jsonl", "12")
-    with pytest.raises(KeyboardInterrupt), conversations.fetched(kept, session):
+    with pytest.raises(KeyboardInterrupt), conversations.fetched(kept, way):
         raise KeyboardInterrupt
     assert texts(kept.directory) == {"a.jsonl": "12"}
-    with pytest.raises(TransportLostError), conversations.fetched(kept, session):
+    with pytest.raises(TransportLostError), conversations.fetched(kept, way):
         raise TransportLostError("it broke")
-    assert len(asked) == 2
+    assert not way.commands
+
+
+def test_a_failure_is_one_line(
+    kept: Store, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And no error: the run has its own exit code. A connection over a network is taken anew."""
+    there = ("env", f"HOME={sandbox.home}", "sh", "-c")
+    broken = ("sh", "-c", "echo no way >&2; exit 255")
+    write(sandbox.place, "a.jsonl", "1")
+    way = Way(broken, there, broken)
+
+    with caplog.at_level(logging.WARNING, "nddt"):
+        with conversations.fetched(kept, way):
+            pass
+        assert texts(kept.directory) == {"a.jsonl": "1"}
+        assert not caplog.messages
+        with conversations.fetched(kept, way):
+            pass
+        with conversations.fetched(kept, Way(broken, is_durable=False)):
+            pass
+    assert caplog.messages == ["the conversation could not be brought back: no way"] * 2

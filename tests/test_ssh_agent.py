@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,13 +29,18 @@ def upstream(runtime: Path) -> Iterator[str]:
     with subprocess.Popen(
         ("ssh-agent", "-D", "-a", path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as agent:
-        for kind, name in (("ed25519", "work"), ("ecdsa", "home")):
-            file = runtime / name
-            make = ("ssh-keygen", "-q", "-t", kind, "-N", "", "-C", name, "-f", file)
-            subprocess.run(make, check=True)
-            assert asked(str(path), "-q", str(file)).returncode == 0
-        yield str(path)
-        agent.terminate()
+        try:
+            deadline = time.monotonic() + 20
+            while asked(str(path), "-l").returncode == 2 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            for kind, name in (("ed25519", "work"), ("ecdsa", "home")):
+                file = runtime / name
+                make = ("ssh-keygen", "-q", "-t", kind, "-N", "", "-C", name, "-f", file)
+                subprocess.run(make, check=True)
+                assert asked(str(path), "-q", str(file)).returncode == 0
+            yield str(path)
+        finally:
+            agent.terminate()
 
 
 def asked(path: str, *words: str) -> subprocess.CompletedProcess[str]:

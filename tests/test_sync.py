@@ -120,7 +120,7 @@ def test_all_kinds_of_things_go_there_and_back(both: Both) -> None:
     assert contents(both.here) == contents(both.there)
     assert (both.there / "closed").stat().st_mode & 0o777 == 0o555
     assert not list(both.here.glob(".nddt"))
-    assert not list(both.there.glob(".nddt"))
+    assert [one.name for one in both.there.glob(".nddt/i*")] == ["id"]
     for path in list(both.there.rglob("*")):
         if path.is_file() and not path.is_symlink():
             path.unlink()
@@ -237,11 +237,26 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(both: Both) -> None:
 )
 def test_a_hostile_sandbox(both: Both, found: dict[str, list[Any]], monkeypatch: Any) -> None:  # noqa: ANN401
     """Cannot name a path elsewhere."""
-    monkeypatch.setattr(Directory, "answer", lambda self: self.wishes.pop() and found)
+    monkeypatch.setattr(Directory, "answer", lambda self: self.wishes.pop() and ["id", found])
 
     with pytest.raises(DataError, match="the sandbox has a file at"):
         both.copies.pull()
     assert not contents(both.here)
+
+
+def test_another_sandbox_of_the_same_name(both: Both) -> None:
+    """Has nothing in it, which is not to say that all has been removed."""
+    (both.here / "a").write_text("1")
+    both.copies.push()
+    shutil.rmtree(both.there)
+    both.there.mkdir()
+
+    report = both.copies.pull()
+
+    assert report.changed == []
+    assert (both.here / "a").read_text() == "1"
+    both.copies.push()
+    assert (both.there / "a").read_text() == "1"
 
 
 def test_a_link_here_leads_nowhere(both: Both, tmp_path: Path) -> None:

@@ -37,8 +37,6 @@ class Specification:
     is_readonly: bool = False
     mounts: tuple[Mount, ...] = ()
     """More directories that it shows."""
-    docker: str = ""
-    """`isolated` for a Docker daemon of its own, `host` for this machine's, empty for none."""
     user: str
     labels: Mapping[str, str]
     cpus: int = 0
@@ -55,8 +53,7 @@ class Specification:
         """Hash what a sandbox is made from: another hash, another sandbox."""
         size = (str(self.cpus), str(self.memory_gib))
         shows = (str(self.workspace), str(self.is_synced), str(self.is_readonly))
-        more = (str(self.mounts), self.docker)
-        return naming.digest((image, *shows, *more, self.user, *size), 16)
+        return naming.digest((image, *shows, str(self.mounts), self.user, *size), 16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +116,7 @@ class Provider(Protocol):
     """Whether sandboxes are on other machines: connections to them may break and be taken anew."""
 
     def workspace(self, settings: Settings) -> str:
-        """Say how it shows the directory unless NDDT_WORKSPACE does: `mount` or `sync`."""
+        """Say how it shows the directory unless NDDT_WORKSPACE does: `mount` or `none`."""
 
     def user(self, settings: Settings) -> tuple[int, int]:
         """Give UID and GID of the user inside, to whom files in the workspace belong."""

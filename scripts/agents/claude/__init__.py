@@ -49,6 +49,8 @@ WAYS_IN = (
 )
 CONVERSATIONS = ".claude/projects/-workspace"
 
+TOLD = "--append-system-prompt"
+
 _ANSWERS = (
     '(env.ANTHROPIC_API_KEY // "")[-20:] as $k | .hasCompletedOnboarding = true '
     '| .projects["/workspace"].hasTrustDialogAccepted = true '
@@ -67,11 +69,12 @@ def asks_nothing(arguments: tuple[str, ...]) -> bool:
 
 def command(request: Request, program: tuple[str, ...]) -> tuple[str, ...]:
     """Give the command line; a prompt comes last, where nothing takes it for an option."""
+    told, arguments = _told(request)
     options = {
         "--model": request.model,
         "--resume": request.resume,
         "--output-format": request.output_format,
-        "--append-system-prompt": "\n".join(request.told),
+        TOLD: "\n".join(told),
     }
     words = [*program]
     words += ["--print"] if request.headless and not asks_nothing(request.arguments) else []
@@ -79,10 +82,29 @@ def command(request: Request, program: tuple[str, ...]) -> tuple[str, ...]:
     words += ["--continue"] if request.resume_last else []
     words += ["--dangerously-skip-permissions"] if request.skip_permissions else []
     words += ["--verbose"] if _must_be_verbose(request) else []
-    words += request.arguments
+    words += arguments
     if request.prompt is not None:
-        words += [request.prompt] if "--" in request.arguments else ["--", request.prompt]
+        words += [request.prompt] if "--" in arguments else ["--", request.prompt]
     return tuple(words)
+
+
+def _told(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Put what the user appends to the system prompt to ours: only the last one would count.
+
+    Returns:
+        The lines, and the user's arguments without theirs.
+    """
+    told, rest, words = list(request.told), [], iter(request.arguments)
+    for word in words if told else ():
+        if word == "--":
+            rest.append(word)
+            break
+        name, is_joined, value = word.partition("=")
+        if name == TOLD:
+            told.append(value if is_joined else next(words, ""))
+        else:
+            rest.append(word)
+    return tuple(told), (*rest, *words)
 
 
 def _must_be_verbose(request: Request) -> bool:

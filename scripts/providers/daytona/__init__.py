@@ -53,8 +53,8 @@ STARTABLE = {"stopped", "archived"}
 
 
 def workspace(settings: Settings) -> str:  # noqa: ARG001  (the protocol's)
-    """Copy the directory: the cloud cannot see it."""
-    return "sync"
+    """Share nothing unless asked to: a copy of the directory would leave this machine."""
+    return "none"
 
 
 def user(settings: Settings) -> tuple[int, int]:  # noqa: ARG001  (the protocol's)
