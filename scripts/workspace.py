@@ -103,11 +103,6 @@ def _notes(work: Work, name: str) -> Path:
     return state.copy_directory(work.environ, name)
 
 
-def is_unfetched(work: Work, name: str) -> bool:
-    """Tell whether there may be something in the copy that is nowhere else."""
-    return not (_notes(work, name) / "fetched").exists()
-
-
 @contextmanager
 def _copies(work: Work, line: Line, directory: Path) -> Iterator[Copies]:
     """Have both copies, for one process at a time."""
@@ -180,7 +175,6 @@ def pull(work: Work, line: Line, directory: Path) -> Report:
     _tell(report, "brought back")
     if report.failed:
         raise DataError(f"{len(report.failed)} files could not be brought back")
-    (_notes(work, line.sandbox) / "fetched").touch()
     return report
 
 
@@ -218,7 +212,6 @@ def session(work: Work, line: Line, made: plan.Plan, act: Callable[[], int]) -> 
     conflicts = push(work, line, directory).conflicts
     if made.sandbox.is_readonly:
         return act()
-    (_notes(work, line.sandbox) / "fetched").unlink(missing_ok=True)
     try:
         code = act()
     except BaseException:
@@ -260,8 +253,6 @@ def rescue(work: Work, sandbox: Sandbox) -> None:
     Raises:
         NddtError: That is not possible.
     """
-    if not is_unfetched(work, sandbox.name):
-        return
     _need(work)
     user = work.provider.user(work.settings)
     chosen = replace(work.settings, name=sandbox.name)
