@@ -89,10 +89,10 @@ TMUX_CONF = (
 )
 
 # Takes so many bytes from stdin, and no more, as its program. One line, as --verbose shows it.
-_RELAY = (
+_PROGRAM = (
     "import os, sys; n = int(sys.argv[1]); s = b''; "
     "[s := s + (os.read(0, n - len(s)) or sys.exit(1)) for _ in iter(lambda: len(s) < n, False)]; "
-    "exec(compile(s, 'relay', 'exec')); main(sys.argv[2])"
+    "exec(compile(s, sys.argv[2], 'exec')); main(sys.argv[3])"
 )
 
 
@@ -122,9 +122,15 @@ def guest_server(public_key: str) -> str:
     return "exec " + shlex.join(("sh", "-c", GUEST_SERVER, "nddt-sshd", public_key))
 
 
-def relay(session: str, size: int) -> str:
-    """Give the command that runs relay.py, the first `size` bytes of stdin, for a session."""
-    return "exec " + shlex.join(("python3", "-ESc", _RELAY, str(size), session))
+def python(name: str, size: int, argument: str) -> str:
+    """Give the command that runs `main(argument)` of a Python module that is sent to it.
+
+    Args:
+        name: What the module is called where it fails.
+        size: Bytes of its text, the first thing on stdin.
+        argument: See above.
+    """
+    return "exec " + shlex.join(("python3", "-ESc", _PROGRAM, str(size), name, argument))
 
 
 def script(

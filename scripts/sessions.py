@@ -45,8 +45,8 @@ def run(line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[],
     returning: AbstractContextManager[None] = nullcontext()
     if plan.is_agent:
         returning = conversations.fetched(plan.conversations, line)
-    if plan.terminal and plan.is_agent and (line.is_kept or line.is_durable):
-        name = inside.AGENT if line.is_kept else session
+    if plan.terminal and plan.is_agent and (line.stays or line.is_durable):
+        name = inside.AGENT if line.stays else session
         with returning:
             return _in_tmux(line, plan, session, name, text, meanwhile)
     if line.is_durable and not plan.terminal:

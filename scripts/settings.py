@@ -192,8 +192,8 @@ class Settings:
         "NDDT_WORKSPACE",
         _choice("", "mount", "sync", "none"),
         "",
-        "How the current directory reaches /workspace: mount, sync or none; empty means mount "
-        "with Docker on this machine, else sync.",
+        "How the current directory reaches /workspace: mount, sync (a copy) or none; empty means "
+        "mount with Docker, none with Daytona.",
     )
     readonly: bool = _variable(
         "NDDT_WORKSPACE_READONLY", _boolean, "false", "The sandbox cannot change the directory."

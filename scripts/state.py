@@ -53,6 +53,11 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     return Path(home, "nddt")
 
 
+def copy_directory(environ: Mapping[str, str], name: str) -> Path:
+    """Give the directory with what is known of a sandbox's copy; it need not exist."""
+    return state_directory(environ) / "sync" / name
+
+
 def is_alive(pid: int) -> bool:
     """Tell whether a process of this machine exists."""
     try:

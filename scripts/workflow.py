@@ -52,8 +52,12 @@ def run(
         if plan.sandbox.persistent:
             line = connections.kept(work, plan)
             known = sessions.agent_ports(line) if plan.terminal and plan.is_agent else None
-            act = partial(_in_kept, line, stdin=stdin, meanwhile=once)
+            act = partial(_in_lasting, work, line, stdin=stdin, meanwhile=once)
             return ports.opened(work, plan, act, known or {})
+        if plan.sandbox.is_synced:
+            with connections.passing(work, plan) as line:
+                act = partial(_in_lasting, work, line, stdin=stdin, meanwhile=once)
+                return ports.opened(work, plan, act)
         if work.provider.IS_REMOTE:  # it takes long enough to be worth a word
             log.info("Creating %s sandbox: %s", work.provider.TITLE, plan.sandbox.name)
         act = partial(_in_ephemeral, work, stdin=stdin, meanwhile=once)
@@ -64,9 +68,17 @@ def run(
             return ports.opened(work, plan, act)
 
 
-def _in_kept(line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[], None]) -> int:
+def _in_lasting(
+    work: Work, line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[], None]
+) -> int:
+    """Run in a sandbox that outlives its connection, for ever or until the run is over."""
     with plan.brings.served():
-        return sessions.run(line, plan, stdin, meanwhile)
+        if not plan.sandbox.is_synced:
+            return sessions.run(line, plan, stdin, meanwhile)
+        from scripts import workspace  # noqa: PLC0415  (what a mounted directory does without)
+
+        act = partial(sessions.run, line, plan, stdin, meanwhile)
+        return workspace.session(work, line, plan, act)
 
 
 def _in_ephemeral(
@@ -118,6 +130,11 @@ def come_back(work: Work, plan: Plan) -> int | None:
 
         def act(plan: Plan) -> int:
             with plan.brings.served():
-                return sessions.come_back(line, plan)
+                code = sessions.come_back(line, plan)
+            if plan.sandbox.is_synced and plan.sandbox.workspace:
+                from scripts import workspace  # noqa: PLC0415
+
+                workspace.pull(work, line, plan.sandbox.workspace)
+            return code
 
         return ports.opened(work, plan, act, known)

@@ -403,6 +403,7 @@ class Way(Line):
         super().__init__(
             sandbox="s",
             connection=Connection(Path("/nonexistent")),
+            stays=False,
             is_kept=False,
             is_durable=is_durable,
             retake=self._retake,

@@ -112,10 +112,11 @@ class Provider(Protocol):
     NAME: str
     TITLE: str
     """Its name in texts for people."""
-    WORKSPACE: str
-    """How it shows the directory unless NDDT_WORKSPACE says otherwise."""
     IS_REMOTE: bool
     """Whether sandboxes are on other machines: connections to them may break and be taken anew."""
+
+    def workspace(self, settings: Settings) -> str:
+        """Say how it shows the directory unless NDDT_WORKSPACE does: `mount` or `none`."""
 
     def user(self, settings: Settings) -> tuple[int, int]:
         """Give UID and GID of the user inside, to whom files in the workspace belong."""
