@@ -28,7 +28,7 @@ from scripts import (
     state,
     workflow,
 )
-from scripts.errors import DataError, UnavailableError, UsageError
+from scripts.errors import ConfigError, DataError, UnavailableError, UsageError
 from scripts.lifecycle import Work
 
 if TYPE_CHECKING:
@@ -153,8 +153,12 @@ def _make_plan(
     demo_url: str | None = None,
     command: tuple[str, ...] = (),
 ) -> plan.Plan:
-    if work.settings.workspace == "mount":
+    if work.settings.workspace == "mount" or work.settings.mounts:
         work.provider.check_mount(work.settings)
+    for one in work.settings.mounts:
+        if not one.source.is_dir():
+            problem = f"NDDT_MOUNTS names {one.source}, which is no directory"
+            raise ConfigError(problem, "correct it")
     return plan.make(
         work.settings,
         request,

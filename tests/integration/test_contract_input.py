@@ -130,6 +130,42 @@ def test_a_provider_that_does_not_answer(nddt: Caller, outside: Outside) -> None
         refused(caller(*words), 69)
 
 
+PLACE_FOR_MOUNT = "/shown"
+
+
+def test_more_directories(nddt: Caller, outside: Outside) -> None:
+    """Docker shows them, read-only if wanted; Daytona cannot, and says so."""
+    (nddt.directory / "more").mkdir()
+    (nddt.directory / "more/x").write_text("x")
+    shown = nddt.having(
+        ANTHROPIC_API_KEY=KEY, NDDT_MOUNTS=f"{nddt.directory}/more:{PLACE_FOR_MOUNT}:ro"
+    )
+    missing = nddt.having(
+        ANTHROPIC_API_KEY=KEY, NDDT_MOUNTS=f"{nddt.directory}/less:{PLACE_FOR_MOUNT}"
+    )
+
+    done = shown("shell", "--command", f"cat {PLACE_FOR_MOUNT}/x; touch {PLACE_FOR_MOUNT}/y")
+
+    if nddt.provider == "daytona":
+        refused(done, 78, "NDDT_MOUNTS", "Docker")
+        return
+    assert (done.code, done.stdout) == (1, b"x")
+    assert b"Read-only" in done.stderr
+    refused(missing(*PROMPT), 78, "NDDT_MOUNTS", "less")
+    assert not outside.sandboxes()
+
+
+@ON_DOCKER
+def test_a_directory_that_cannot_be_changed(nddt: Caller) -> None:
+    """It is seen, and stays as it is."""
+    (nddt.directory / "x").write_text("x")
+
+    done = nddt.having(NDDT_WORKSPACE_READONLY="true")("shell", "--command", "cat x; touch y")
+
+    assert (done.code, done.stdout) == (1, b"x")
+    assert [one.name for one in nddt.directory.iterdir()] == ["x"]
+
+
 @ON_DOCKER
 @pytest.mark.parametrize("place", ["root", "home", "above home", "a link to home"])
 def test_a_workspace_that_nobody_means(nddt: Caller, place: str) -> None:

@@ -83,6 +83,9 @@ def image_name(settings: Settings, recipe: Recipe, version: str) -> str:
 
 def check_mount(settings: Settings) -> None:
     """Refuse: the cloud cannot see this machine's files."""
+    if settings.workspace != "mount":
+        problem = f"NDDT_MOUNTS ({settings.sources['NDDT_MOUNTS']}) needs Docker on this machine"
+        raise ConfigError(problem, "take it away, or copy files with: inv cp")
     raise ConfigError(
         f"Daytona cannot see the files of this machine ({settings.sources['NDDT_WORKSPACE']} "
         "says NDDT_WORKSPACE=mount)",
