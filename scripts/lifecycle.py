@@ -193,7 +193,7 @@ def _is_replaced(work: Work, plan: Plan, found: Sandbox, image_wanted: str) -> b
         shown = plan.sandbox.workspace or "nothing"
         changed = f"it shows {found.workspace or 'nothing'}, now it would show {shown}"
     else:
-        changed = "its size is another one"
+        changed = "its size, or something else that it shows, is another one"
     question = f"sandbox {found.name} is out of date: {changed}. Make it anew? All but the "
     question += "workspace is lost."
     if work.yes or console.ask(question):
