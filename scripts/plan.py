@@ -11,7 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts import agents, conversations, env_forward, host, image, naming, providers, ssh
+from scripts import (
+    agents,
+    conversations,
+    env_forward,
+    host,
+    image,
+    naming,
+    providers,
+    ssh,
+    worktree,
+)
 from scripts.errors import CredentialsError
 from scripts.provisions import Provision
 from scripts.settings import Mount
@@ -95,6 +105,9 @@ def specification(
         pid: This process.
     """
     workspace = settings.directory if settings.workspace != "none" else None
+    repository: tuple[Mount, ...] = ()
+    if settings.workspace == "mount":
+        repository = worktree.mounts(settings.directory, readonly=settings.readonly)
     made_up = (
         naming.persistent_name(workspace)
         if persistent
@@ -106,7 +119,7 @@ def specification(
         workspace=workspace,
         is_synced=settings.workspace == "sync",
         is_readonly=settings.readonly,
-        mounts=settings.mounts,
+        mounts=(*settings.mounts, *repository),
         user="root" if user[0] == 0 else "nddt",
         cpus=settings.cpus,
         memory_gib=settings.memory_gib,
