@@ -32,6 +32,8 @@ log = logging.getLogger("nddt")
 CONFLICTS = f"{tree.OURS}/conflicts"
 LARGE = 256 * 1024
 """Bytes from which on only the differences of a file are sent: for less it takes no longer."""
+NOTEWORTHY = 10_000_000
+"""Bytes that take long enough to be worth a word."""
 RSYNC = ("rsync", "--from0", "--files-from=-", "--no-implied-dirs", "-tpI")
 
 
@@ -391,6 +393,8 @@ def _rsync(argv: Sequence[str], paths: Sequence[str], size: int) -> None:
         CannotCreateError: There is no room on one of the sides.
         TransportLostError: The connection broke.
     """
+    if size > NOTEWORTHY:
+        log.info("copying %d files of %d MB", len(paths), size // 1_000_000)
     listed = b"\0".join(b"./" + os.fsencode(path) for path in paths)
     done = process.capture(argv, stdin=listed)
     if done.code in {0, 23, 24} and "No space left" not in done.stderr:
