@@ -25,6 +25,7 @@ _HELP = {
     "all-owners": "Those of other users and machines, too.",
     "command": "Run this with bash in place of an interactive shell.",
     "demo": "Answer without a model: shows that all parts work, with no account.",
+    "discard": "Lose what copies of the directory hold and nobody has fetched.",
     "images": "Remove old images, too; the newest 3 stay.",
     "json": "Print a JSON array.",
     "name": "Name of the sandbox; default: made up from the directory (NDDT_NAME).",
@@ -177,19 +178,24 @@ def _life_cycle(provider: str | None) -> dict[str, NddtTask]:
         """Stop this directory's sandbox; it keeps its files."""
         commands.stop(common(c, name, yes=False, verbose=verbose))
 
-    @task(help=_help("all", "name", "older-than", "images", "yes", "verbose"))
+    @task(help=_help("all", "name", "older-than", "images", "discard", "yes", "verbose"))
     def cleanup(
         c: Context,
         all: bool = False,  # noqa: A002  (the option's name)
         name: str | None = None,
         older_than: str | None = None,
         images: bool = False,
+        discard: bool = False,
         yes: bool = False,
         verbose: bool = False,
     ) -> None:
         """Remove this directory's stopped and left-over sandboxes."""
         commands.clean_up(
-            common(c, name, yes, verbose), everything=all, older_than=older_than, images=images
+            common(c, name, yes, verbose),
+            everything=all,
+            older_than=older_than,
+            images=images,
+            discard=discard,
         )
 
     made = (build_image, create_sandbox, attach, shell, list_, start, stop, cleanup)
@@ -236,7 +242,22 @@ def _inside(provider: str | None) -> dict[str, NddtTask]:
         """Copy files into the sandbox, or out of it."""
         commands.copy(common(c, name, yes=False, verbose=verbose), source, target)
 
-    return {str(one.name): one for one in (ports_, cp)}
+    @task(help=_help("name", "yes", "verbose"))
+    def push(c: Context, name: str | None = None, yes: bool = False, verbose: bool = False) -> int:
+        """Send what has changed here to the sandbox's copy."""
+        return commands.push(common(c, name, yes, verbose))
+
+    @task(help=_help("name", "yes", "verbose"))
+    def pull(c: Context, name: str | None = None, yes: bool = False, verbose: bool = False) -> int:
+        """Bring back what has changed in the sandbox's copy."""
+        return commands.pull(common(c, name, yes, verbose))
+
+    @task(help=_help("name", "yes", "verbose"))
+    def diff(c: Context, name: str | None = None, yes: bool = False, verbose: bool = False) -> None:
+        """Show what pull would bring."""
+        commands.diff(common(c, name, yes, verbose))
+
+    return {str(one.name): one for one in (ports_, cp, push, pull, diff)}
 
 
 @task(help=_help("name", "verbose"))
@@ -325,7 +346,18 @@ def _namespace() -> Collection:
     tests = Collection("test", daytona_double)
     tests.add_task(test, name="all", default=True)
     root.add_collection(tests)
-    for name in ("attach", "shell", "ports", "cp", "list", "stop", "cleanup"):
+    for name in (
+        "attach",
+        "shell",
+        "ports",
+        "cp",
+        "push",
+        "pull",
+        "diff",
+        "list",
+        "stop",
+        "cleanup",
+    ):
         root.add_task(_of(None)[name])
     root.add_collection(Collection("docker", *_of("docker").values(), bootstrap_base))
     root.add_collection(Collection("daytona", *_of("daytona").values(), archive, preview))

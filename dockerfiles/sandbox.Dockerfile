@@ -84,3 +84,6 @@ ARG GROUP_ID=1000
 ENV DISABLE_AUTOUPDATER=1
 WORKDIR /workspace
 USER ${USER_ID}:${GROUP_ID}
+# Conversations of this machine are mounted here, in directories that belong to the user.
+ARG AGENT_CONVERSATIONS
+RUN umask 077; mkdir -p -- "$HOME/$AGENT_CONVERSATIONS"

@@ -17,23 +17,26 @@ from scripts import (
     connections,
     console,
     housekeeping,
+    identity,
     lifecycle,
     naming,
     plan,
     ports,
+    process,
     providers,
     settings,
     state,
     workflow,
 )
-from scripts.errors import UnavailableError, UsageError
+from scripts.errors import DataError, UnavailableError, UsageError
 from scripts.lifecycle import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from scripts.connections import Line
     from scripts.model_endpoint import Endpoint
-    from scripts.providers import Specification
+    from scripts.providers import Sandbox, Specification
 
 log = logging.getLogger("nddt")
 
@@ -64,7 +67,7 @@ class Common:
         for tidy in (state.tidy, ports.tidy, connections.tidy):
             tidy(loaded.process_environment)
         provider = providers.get(loaded.provider)
-        loaded = replace(loaded, workspace=loaded.workspace or provider.WORKSPACE)
+        loaded = replace(loaded, workspace=loaded.workspace or provider.workspace(loaded))
         return Work(provider=provider, settings=loaded, yes=self.yes)
 
 
@@ -163,11 +166,17 @@ def _make_plan(
     )
 
 
+def _with_identity(work: Work, made: plan.Plan, *, is_conversation: bool) -> plan.Plan:
+    """Let a session bring along who the user is."""
+    brings = identity.provision(work.settings, made, is_conversation=is_conversation)
+    return replace(made, brings=made.brings + brings)
+
+
 def _agree_to_workspace(work: Work) -> None:
     """Ask before `/` or the home directory is handed over as a whole."""
     home = Path(work.settings.process_environment.get("HOME", "/"))
     directory = work.settings.directory
-    if work.settings.workspace == "mount" and plan.is_sensitive(directory, home):
+    if work.settings.workspace != "none" and plan.is_sensitive(directory, home):
         console.confirm(
             f"Show all of {directory} to the agent, to read and to write?",
             yes=work.yes,
@@ -188,8 +197,8 @@ def run(common: Common, asked: Asked) -> int:
             # `ssh` would read a terminal that nobody means to be the agent's.
             stdin = stack.enter_context(Path(os.devnull).open("rb"))
         endpoint, meanwhile = None, _nothing
+        lasts = work.settings.persistent and not request.headless
         if asked.demo:
-            lasts = work.settings.persistent and not request.headless
             note = _demo_note(work) if lasts else None
             endpoint = stack.enter_context(_demo_endpoint(note))
             meanwhile = partial(_start, endpoint, note)
@@ -199,6 +208,7 @@ def run(common: Common, asked: Asked) -> int:
             terminal=not request.headless,
             demo_url=endpoint.url if endpoint else None,
         )
+        made = _with_identity(work, made, is_conversation=lasts)
         _agree_to_workspace(work)
         if common.dry:
             print(made.describe())
@@ -252,6 +262,7 @@ def attach(common: Common, *, demo: bool) -> int:
         )
     if not demo and not _demo_note(work).exists():
         made = _make_plan(work, agents.Request(), command=("true",))
+        made = _with_identity(work, made, is_conversation=True)
         code = workflow.come_back(replace(work, as_it_is=True), made)
         if code is not None:
             return code
@@ -272,6 +283,7 @@ def shell(common: Common, command: str | None) -> int:
     terminal = console.is_terminal(0) and console.is_terminal(1)
     argv = ("bash", "-c", command) if command is not None else ("bash",)
     made = _make_plan(work, agents.Request(), terminal=terminal, command=argv)
+    made = _with_identity(work, made, is_conversation=False)
     _agree_to_workspace(work)
     if common.dry:
         print(made.describe())
@@ -325,6 +337,50 @@ def copy(common: Common, source: str, target: str) -> None:
         print(want.name)
         return
     copying.copy(connections.existing(work, want), source, target)
+
+
+def _copy_of(common: Common) -> tuple[Work, Sandbox, Line]:
+    """Find the sandbox that has a copy of this directory, and the way there."""
+    work = replace(common, persistent=True).work()
+    found = lifecycle.existing(work, housekeeping.this_name(work))
+    if not found.is_synced:
+        raise UsageError(
+            f"sandbox {found.name} has no copy of the directory",
+            "NDDT_WORKSPACE=sync makes one that has",
+        )
+    work = replace(work, settings=replace(work.settings, name=found.name))
+    return work, found, connections.existing_line(work, _specification(work))
+
+
+def push(common: Common) -> int:
+    """Send what has changed here to the sandbox's copy."""
+    from scripts import workspace  # noqa: PLC0415  (only for copies)
+
+    work, found, line = _copy_of(common)
+    report = workspace.push(work, line, Path(found.workspace))
+    return DataError.exit_code if report.conflicts or report.failed else 0
+
+
+def pull(common: Common) -> int:
+    """Bring back what has changed in the sandbox's copy."""
+    from scripts import workspace  # noqa: PLC0415  (only for copies)
+
+    work, found, line = _copy_of(common)
+    report = workspace.pull(work, line, Path(found.workspace))
+    if housekeeping.is_orphaned(found):
+        lifecycle.remove_passed(work, found)
+    return DataError.exit_code if report.conflicts else 0
+
+
+def diff(common: Common) -> None:
+    """Show what `pull` would bring."""
+    from scripts import workspace  # noqa: PLC0415  (only for copies)
+
+    work, found, line = _copy_of(common)
+    with workspace.compared(work, line, Path(found.workspace)) as (place, paths):
+        log.info("%d files and directories differ", len(paths))
+        words = ("git", "diff", "--no-index", "--no-prefix", "here", "sandbox")
+        process.wait(process.spawn(words, cwd=place))
 
 
 def ssh_config(*, installed: bool, yes: bool, verbose: bool) -> None:
@@ -405,7 +461,9 @@ def archive(common: Common) -> None:
     _with_one(common, housekeeping.archive)
 
 
-def clean_up(common: Common, *, everything: bool, older_than: str | None, images: bool) -> None:
+def clean_up(
+    common: Common, *, everything: bool, older_than: str | None, images: bool, discard: bool
+) -> None:
     """Remove sandboxes, and print the name of each."""
     limit_s = housekeeping.seconds(older_than) if older_than else 0
     work = common.work()
@@ -416,7 +474,7 @@ def clean_up(common: Common, *, everything: bool, older_than: str | None, images
         for one in chosen:
             print(one.name)
         return
-    housekeeping.clean_up(work, chosen, images=images, report=print)
+    housekeeping.clean_up(work, chosen, images=images, discard=discard, report=print)
 
 
 def bootstrap_base(common: Common) -> None:

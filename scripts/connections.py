@@ -6,11 +6,11 @@ import logging
 import shutil
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from scripts import inside, lifecycle, process, state
+from scripts import inside, lifecycle, process, signals, state
 from scripts.errors import NddtError, TransportLostError, UnavailableError
 from scripts.providers import Link
 from scripts.ssh import Connection
@@ -32,6 +32,8 @@ FIRST_PATIENCE_S = 60
 """How long a first connection may take, with all its attempts."""
 PASSING = "passing"
 """File that marks a kept connection to a sandbox that goes with somebody's run."""
+PASSING_KEEP_S = 10
+"""How long a connection stays open without sessions, where nobody else will use it."""
 PAUSES_S = (0.1, 0.3, 1, 2, 5, 10, 20)
 """Waits between attempts to connect; the last one again and again."""
 
@@ -47,7 +49,10 @@ class Line:
     sandbox: str
     connection: Connection
     is_kept: bool
-    """Whether the connection outlives us, and is shared; else it goes with the sandbox."""
+    """Whether it is a connection that carries sessions; else each session is one of its own,
+    or the sandbox itself."""
+    stays: bool
+    """Whether the sandbox stays when the run is over."""
     is_durable: bool
     """Whether a program in the sandbox outlives the connection."""
     retake: Callable[[str, int], None]
@@ -57,6 +62,12 @@ class Line:
     """
     errors: str = ""
     """What ssh has printed when the connection broke last."""
+
+    def session_argv(self, *words: str) -> tuple[str, ...]:
+        """Give the command of a session beside the program's, or after it."""
+        is_direct = self.is_durable and not self.is_kept  # there the master ends with the program
+        make = self.connection.direct_argv if is_direct else self.connection.session_argv
+        return make(*words)
 
     def again(self, patience_s: float) -> Iterator[None]:
         """Connect again and again, until the caller is content.
@@ -196,6 +207,12 @@ def existing(work: Work, want: Specification, *, start: bool = True) -> Connecti
     return connection
 
 
+def existing_line(work: Work, want: Specification) -> Line:
+    """Give the way to a sandbox that is there; see `existing`."""
+    existing(work, want)
+    return _line(work, want)
+
+
 def known(work: Work, want: Specification) -> Connection | None:
     """Give the connection to a sandbox if it is open, or can be without asking the provider."""
     connection = Connection(state.sandbox_directory(work.environ, want.name))
@@ -214,6 +231,7 @@ def _line(work: Work, want: Specification) -> Line:
         sandbox=want.name,
         connection=connection,
         is_kept=True,
+        stays=True,
         is_durable=work.provider.IS_REMOTE,
         retake=partial(_reopen, work, want, connection),
     )
@@ -273,6 +291,40 @@ def _reopen(
             _open(work, want, connection, _pipe_again(work, want.name, link, errors, attempt))
 
 
+# -- a sandbox for one run that outlives its connection ---------------------------------------
+
+
+@contextmanager
+def passing(work: Work, plan: Plan) -> Iterator[Line]:
+    """Give the way to a new sandbox, which is removed at the block's end unless `stays` is set.
+
+    Raises:
+        CannotCreateError: The sandbox cannot be made.
+    """
+    work = replace(work, settings=replace(work.settings, keep_connection_s=PASSING_KEEP_S))
+    with state.own_directory(work.environ) as directory:
+        connection = Connection(directory)
+        made = lifecycle.create(work, plan, lifecycle.agent_version(work, plan))
+        line = Line(
+            sandbox=made.name,
+            connection=connection,
+            is_kept=True,
+            stays=False,
+            is_durable=work.provider.IS_REMOTE,
+            retake=partial(_reopen, work, plan.sandbox, connection),
+        )
+        try:
+            _open_first(work, plan.sandbox, line, made)
+            if line.errors:
+                next(line.again(FIRST_PATIENCE_S))
+            yield line
+        finally:
+            with signals.ignored():
+                connection.close()
+                if not line.stays:
+                    lifecycle.remove_passed(work, made)
+
+
 # -- a connection that goes with its sandbox --------------------------------------------------
 
 
@@ -290,6 +342,7 @@ def ephemeral(work: Work, plan: Plan) -> Iterator[Line]:
         if not process.find("ssh-keygen"):
             work.provider.prepare(work.settings, yes=work.yes)
         link = _link(work, connection)
+        plan.conversations.prepare()
         with (
             _without_others(work, plan.sandbox.name),
             work.provider.ephemeral(work.settings, plan.sandbox, name, link) as pipe,
@@ -299,6 +352,7 @@ def ephemeral(work: Work, plan: Plan) -> Iterator[Line]:
                 sandbox=plan.sandbox.name,
                 connection=connection,
                 is_kept=False,
+                stays=False,
                 is_durable=work.provider.IS_REMOTE,
                 retake=partial(_rewrite, work, plan, connection, link),
             )

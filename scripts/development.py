@@ -14,7 +14,7 @@ from scripts.errors import UnavailableError
 log = logging.getLogger("nddt")
 
 ROOT = Path(__file__).parent.parent
-NEEDED_BY_TESTS = ("debootstrap", "git", "jq", "tmux")
+NEEDED_BY_TESTS = ("debootstrap", "git", "gpg", "jq", "rsync", "tmux")
 _TOOLS = ("ruff", "mypy", "pytest", "pytest_timeout", "hypothesis", "asyncssh", "aiohttp")
 
 

@@ -248,7 +248,7 @@ class Session:
         greeted = False
         source = Path(relay.__file__).read_bytes()
         words = [word for forward in forwards for word in forward.arguments]
-        words += ["-T", "nddt", inside.relay(self._name, len(source))]
+        words += ["-T", "nddt", inside.python("relay", len(source), self._name)]
         make = line.connection.session_argv if line.is_kept else line.connection.direct_argv
         channel = Channel(make(*words))
         try:

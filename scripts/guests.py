@@ -171,7 +171,7 @@ def _works(loaded: Settings, chosen: tuple[str, ...]) -> Iterator[Work]:
         if name == "daytona" and not loaded.daytona_api_key and len(chosen) > 1:
             continue
         provider = providers.get(name)
-        workspace = loaded.workspace or provider.WORKSPACE
+        workspace = loaded.workspace or provider.workspace(loaded)
         yield Work(provider=provider, settings=replace(loaded, workspace=workspace))
 
 

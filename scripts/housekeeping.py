@@ -133,6 +133,7 @@ def clean_up(
     sandboxes: tuple[Sandbox, ...],
     *,
     images: bool,
+    discard: bool = False,
     report: Callable[[str], None] = lambda _: None,
 ) -> tuple[str, ...]:
     """Remove sandboxes, and old images if asked to, after consent.
@@ -141,6 +142,7 @@ def clean_up(
         work: See there.
         sandboxes: What `chosen` gave.
         images: See above.
+        discard: Whether work in copies of the directory may be lost.
         report: Called with the name of each thing that has been removed.
 
     Returns:
@@ -156,7 +158,7 @@ def clean_up(
     if sandboxes:
         names = ", ".join(f"{one.name} ({one.state})" for one in sandboxes)
         console.confirm(f"Remove {names}?", yes=work.yes, otherwise="agree with --yes")
-    removed, failed = _removed(work, sandboxes, report)
+    removed, failed = _removed(work, sandboxes, report, discard=discard)
     if images:
         for name in work.provider.prune_images(work.settings, work.settings.owner, KEPT_IMAGES):
             removed.append(name)
@@ -171,7 +173,7 @@ def clean_up(
 
 
 def _removed(
-    work: Work, sandboxes: tuple[Sandbox, ...], report: Callable[[str], None]
+    work: Work, sandboxes: tuple[Sandbox, ...], report: Callable[[str], None], *, discard: bool
 ) -> tuple[list[str], list[str]]:
     """Remove sandboxes, several at a time.
 
@@ -187,10 +189,9 @@ def _removed(
 
     def remove(one: Sandbox) -> str:
         try:
-            lifecycle.forget(work, one.name)
-            work.provider.remove(work.settings, one)
+            lifecycle.remove(work, one, discard=discard)
         except NddtError as error:
-            return error.message
+            return f"{error.message} — {error.next_step}" if error.next_step else error.message
         return ""
 
     with ThreadPoolExecutor(PARALLEL) as pool:

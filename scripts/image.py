@@ -49,6 +49,8 @@ class Recipe:
     agent: str
     package: str
     program: str
+    conversations: str
+    """Directory of the agent's that the user inside must own, relative to the home directory."""
 
     def tag(self, version: str, more: Iterable[str] = ()) -> str:
         """Tell this image from others.
@@ -75,6 +77,7 @@ class Recipe:
             "AGENT_PACKAGE": self.package,
             "AGENT_VERSION": version,
             "AGENT_PROGRAM": self.program,
+            "AGENT_CONVERSATIONS": self.conversations,
         }
 
         def filled(found: re.Match[str]) -> str:
@@ -116,6 +119,7 @@ def recipe(settings: Settings, agent: Agent, network: host.Host, user: tuple[int
         agent=agent.NAME,
         package=agent.PACKAGE,
         program=agent.PROGRAM,
+        conversations=agent.CONVERSATIONS,
     )
 
 

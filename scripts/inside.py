@@ -2,7 +2,8 @@
 
 `$NDDT_RUN` is the sandbox's private directory, in memory where there is a /dev/shm. Of each
 session it holds `ID.sh`, its script, until that has started, `ID.pid` while it runs, and
-`ID.d`, a directory of its own that `$NDDT_SESSION` names.
+`ID.d`, a directory of its own that `$NDDT_SESSION` names. What must have a path that is known
+outside, such as a forwarded socket, or must be executable, is in /tmp/nddt; see `place`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+PLACES = "/tmp/nddt"  # noqa: S108  (a directory of the sandbox, which has one user)
 
 _SSHD = (
     "/usr/sbin/sshd -i -e -f /dev/null -o HostKey=$d/host -o AuthorizedKeysFile=$d/keys.$k "
@@ -24,7 +27,8 @@ _SSHD = (
 _KEY = 'k=$(printf %s "$1" | cksum | tr -d " "); printf "%s\\n" "$1" >keys.$$; mv keys.$$ keys.$k; '
 
 SERVER = (
-    "u=$(umask); umask 077; d=/dev/shm; [ -w $d ] || d=/tmp; d=$d/nddt; mkdir -p $d; cd $d; "
+    "u=$(umask); umask 077; d=/dev/shm; [ -w $d ] || d=/tmp; d=$d/nddt; "
+    f"mkdir -p $d {PLACES}; cd $d; "
     "export -p >env.$$; mv env.$$ env; "
     "[ -e host ] || { ssh-keygen -q -t ed25519 -N '' -f host.$$ && mv host.$$ host; }; "
     f"{_KEY}"
@@ -85,10 +89,10 @@ TMUX_CONF = (
 )
 
 # Takes so many bytes from stdin, and no more, as its program. One line, as --verbose shows it.
-_RELAY = (
+_PROGRAM = (
     "import os, sys; n = int(sys.argv[1]); s = b''; "
     "[s := s + (os.read(0, n - len(s)) or sys.exit(1)) for _ in iter(lambda: len(s) < n, False)]; "
-    "exec(compile(s, 'relay', 'exec')); main(sys.argv[2])"
+    "exec(compile(s, sys.argv[2], 'exec')); main(sys.argv[3])"
 )
 
 
@@ -103,14 +107,30 @@ def server(public_key: str, *, silent_s: int | None = None) -> tuple[str, ...]:
     return ("-c", SERVER, "nddt-sshd", public_key, str(silent_s or ""))
 
 
+def place(session: str, name: str) -> str:
+    """Give the path of something of a session's, which goes with it."""
+    return f"{PLACES}/{session}-{name}"
+
+
+def without_places(session: str) -> str:
+    """Give the command that removes what is at such paths."""
+    return f"rm -rf -- {place(session, '*')}"
+
+
 def guest_server(public_key: str) -> str:
     """Give the command that serves a client of the user's own, which has this key."""
     return "exec " + shlex.join(("sh", "-c", GUEST_SERVER, "nddt-sshd", public_key))
 
 
-def relay(session: str, size: int) -> str:
-    """Give the command that runs relay.py, the first `size` bytes of stdin, for a session."""
-    return "exec " + shlex.join(("python3", "-ESc", _RELAY, str(size), session))
+def python(name: str, size: int, argument: str) -> str:
+    """Give the command that runs `main(argument)` of a Python module that is sent to it.
+
+    Args:
+        name: What the module is called where it fails.
+        size: Bytes of its text, the first thing on stdin.
+        argument: See above.
+    """
+    return "exec " + shlex.join(("python3", "-ESc", _PROGRAM, str(size), name, argument))
 
 
 def script(
@@ -182,7 +202,7 @@ def lease(session: str, size: int | None, *, durable: bool = False) -> str:
         "kill -s TERM -- -$p 2>/dev/null; "
         "for i in 1 2 3 4 5 6 7 8; do sleep 0.25; kill -s 0 -- -$p 2>/dev/null || break; done; "
         "kill -s KILL -- -$p 2>/dev/null; "
-        'rm -rf "$f.pid" "$f.d"'
+        f'rm -rf "$f.pid" "$f.d"; {without_places(session)}'
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scripts import console, image, ports, state
-from scripts.errors import CannotCreateError, UnavailableError
+from scripts.errors import CannotCreateError, NddtError, NoImageError, UnavailableError
 from scripts.ssh import Connection
 
 if TYPE_CHECKING:
@@ -115,12 +115,12 @@ def create_sandbox(work: Work, plan: Plan) -> str:
 def create_or_start(work: Work, plan: Plan, version: str) -> Sandbox:
     """Make sure that the plan's persistent sandbox runs, and give it."""
     want, image_wanted = plan.sandbox, plan.image(version)
+    plan.conversations.prepare()
     title = work.provider.TITLE
     work.provider.prepare(work.settings, yes=work.yes)
     found = work.provider.find(work.settings, want.name)
     if found is not None and _is_replaced(work, plan, check_owner(work, found), image_wanted):
-        forget(work, want.name)
-        work.provider.remove(work.settings, found)
+        remove(work, found)
         found = None
     if found is None:
         log.info("Creating %s sandbox: %s", title, want.name)
@@ -134,6 +134,52 @@ def create_or_start(work: Work, plan: Plan, version: str) -> Sandbox:
     else:
         log.info("Using existing %s sandbox: %s", title, want.name)
     return found
+
+
+def create(work: Work, plan: Plan, version: str) -> Sandbox:
+    """Make a sandbox for one run, and its image if there is none yet."""
+    want, image_wanted = plan.sandbox, plan.image(version)
+    work.provider.prepare(work.settings, yes=work.yes)
+    plan.conversations.prepare()
+    log.info("Creating %s sandbox: %s", work.provider.TITLE, want.name)
+    try:
+        made = work.provider.create(work.settings, want, image_wanted)
+    except NoImageError:
+        build(work, plan, version)
+        made = work.provider.create(work.settings, want, image_wanted)
+    log.info("Sandbox is ready!")
+    return made
+
+
+def remove(work: Work, sandbox: Sandbox, *, discard: bool = False) -> None:
+    """Remove a sandbox, and everything of it that is here.
+
+    Args:
+        work: See there.
+        sandbox: Which.
+        discard: Whether work in its copy of the directory may be lost; else it is put aside.
+    """
+    if sandbox.is_synced and not discard:
+        from scripts import workspace  # noqa: PLC0415  (what most sandboxes do without)
+
+        workspace.rescue(work, sandbox)
+    forget(work, sandbox.name)
+    work.provider.remove(work.settings, sandbox)
+    shutil.rmtree(state.copy_directory(work.environ, sandbox.name), ignore_errors=True)
+
+
+def remove_passed(work: Work, made: Sandbox) -> None:
+    """Remove the sandbox of a run that is over, or say how it is removed."""
+    try:
+        remove(work, made, discard=True)
+    except NddtError as error:
+        log.warning(
+            "sandbox %s could not be removed: %s — inv %s.cleanup --name %s --yes does it",
+            made.name,
+            error.message,
+            work.provider.NAME,
+            made.name,
+        )
 
 
 def _is_replaced(work: Work, plan: Plan, found: Sandbox, image_wanted: str) -> bool:

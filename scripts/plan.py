@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts import agents, env_forward, host, image, naming, providers, ssh
+from scripts import agents, conversations, env_forward, host, image, naming, providers, ssh
 from scripts.errors import CredentialsError
 from scripts.provisions import Provision
+from scripts.settings import Mount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,7 @@ class Plan:
     session: str
     """Its id."""
     brings: Provision
+    conversations: conversations.Store
     before: str
     """Shell text that prepares the sandbox."""
     after: str
@@ -105,7 +107,6 @@ def specification(
         is_synced=settings.workspace == "sync",
         is_readonly=settings.readonly,
         mounts=settings.mounts,
-        docker=settings.docker_forward,
         user="root" if user[0] == 0 else "nddt",
         cpus=settings.cpus,
         memory_gib=settings.memory_gib,
@@ -133,8 +134,33 @@ def _credentials(settings: Settings, agent: agents.Agent) -> dict[str, str]:
     if not any(name in found for name in agent.CREDENTIALS):
         configured = env_forward.select(agent.CONFIGURATION, settings.environment)
         if not any(name in configured for name in agent.CREDENTIALS):
-            raise CredentialsError(f"{agent.NAME} has no key or token", agent.WAYS_IN)
+            found |= _login(settings, agent)
     return found
+
+
+def _login(settings: Settings, agent: agents.Agent) -> Mapping[str, str]:
+    """Use this machine's login; it is for the agent's maker alone, not for another address."""
+    found = {} if settings.environment.get(agent.BASE_URL) else agent.login(settings)
+    if not found:
+        raise CredentialsError(f"{agent.NAME} has no key or token", agent.WAYS_IN)
+    return found
+
+
+def _configured(
+    settings: Settings, agent: agents.Agent, sandbox_home: str
+) -> tuple[Settings, Provision]:
+    """Bring the user's configuration along; its variables count less than all others.
+
+    Returns:
+        The settings with these variables, and what comes along.
+    """
+    brings, urls = agent.configuration(settings, sandbox_home)
+    variables = dict(brings.variables)
+    if settings.environment.get(agent.BASE_URL):  # a key is for the address that it was set with
+        variables = {k: v for k, v in variables.items() if k not in agent.CREDENTIALS}
+    brings = replace(brings, variables=variables) + this_machine(urls)
+    environment = {**variables, **settings.environment}
+    return replace(settings, environment=environment), brings
 
 
 def agent_variables(
@@ -210,6 +236,14 @@ def make(
     network = provider.network(settings, host.detect(settings))
     user = provider.user(settings)
     recipe = image.recipe(settings, agent, network, user)
+    sandbox = specification(settings, user, persistent=settings.persistent, pid=pid)
+    store = conversations.store(settings, agent.NAME, agent.CONVERSATIONS)
+    if store.is_shown:
+        shown = Mount(store.directory, f"{sandbox.home}/{store.inside}")
+        sandbox = replace(sandbox, mounts=(*sandbox.mounts, shown))
+    configured = Provision()
+    if not command and demo_url is None:
+        settings, configured = _configured(settings, agent, sandbox.home)
     if command:
         theirs = env_forward.select(settings.env_vars, settings.environment)
         ours = env_forward.select(agent.CONFIGURATION, settings.environment)
@@ -221,16 +255,19 @@ def make(
     session = secrets.token_hex(6)
     proxies = {k: v for k, v in network.proxies.items() if k.isupper() and k != "NO_PROXY"}
     urls = {name: variables[name] for name in (agent.BASE_URL, *proxies) if name in variables}
-    brings = Provision(variables=variables, secret=secret) + this_machine(urls)
+    brings = configured + Provision(variables=variables, secret=secret) + this_machine(urls)
     brings += Provision(shown=_shown_ports(settings))
+    if not command:
+        brings += conversations.bring(store, agent.recalls(request))
     return Plan(
-        sandbox=specification(settings, user, persistent=settings.persistent, pid=pid),
+        sandbox=sandbox,
         recipe=recipe,
         image=partial(provider.image_name, settings, recipe),
         version=getattr(settings, f"{agent.NAME}_version"),
         command=lambda told: command or agent.command(replace(request, told=told), program),
         session=session,
         brings=brings,
+        conversations=store,
         before=":" if command else agent.before(request),
         after=":" if command else agent.after(request),
         terminal=terminal,

@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import io
 import tarfile
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from scripts.ssh import Forward
 
@@ -24,6 +26,8 @@ class File:
 
     content: bytes = field(repr=False)
     mode: int = 0o600
+    modified: float = 0
+    """Seconds since 1970."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,8 @@ class Provision:
     """Shell text that runs before the program, after the files are there."""
     after: tuple[str, ...] = ()
     """Shell text that runs after the program, whose exit code is `$code`."""
+    serving: tuple[Callable[[], AbstractContextManager[object]], ...] = ()
+    """What runs on this machine while the session does."""
     told: tuple[str, ...] = ()
     """Lines that the agent is told beside its prompt."""
     shown: tuple[tuple[str, str], ...] = ()
@@ -55,9 +61,18 @@ class Provision:
             files={**self.files, **other.files},
             before=self.before + other.before,
             after=self.after + other.after,
+            serving=self.serving + other.serving,
             told=self.told + other.told,
             shown=self.shown + other.shown,
         )
+
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        """Have what is to run on this machine until the block's end."""
+        with ExitStack() as stack:
+            for one in self.serving:
+                stack.enter_context(one())
+            yield
 
     def unpack(self) -> str:
         """Give shell text that puts the files where they belong and then prepares the rest."""
@@ -86,5 +101,6 @@ def _packed(files: Mapping[str, File]) -> bytes:
         for path, file in sorted(files.items()):
             entry = tarfile.TarInfo(path)
             entry.size, entry.mode = len(file.content), file.mode
+            entry.mtime = file.modified
             archive.addfile(entry, io.BytesIO(file.content))
     return packed.getvalue()

@@ -462,7 +462,8 @@ def _leave_keeper(place: str, umask: int) -> None:
         for ending in ("sock", "sh", "pid", "lock"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{place}.{ending}")
-        subprocess.call(("rm", "-rf", "--", f"{place}.d"))
+        remove = 'rm -rf -- "$0.d" "/tmp/nddt/${0#./}"-*'  # see inside.place
+        subprocess.call(("sh", "-c", remove, place))
         os._exit(0)
 
 

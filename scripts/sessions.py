@@ -7,13 +7,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
-from scripts import console, inside, ports, process, signals, ssh
+from scripts import console, conversations, inside, ports, process, signals, ssh
 from scripts.connections import PATIENCE_S
 from scripts.errors import NotReachedError, PortTakenError, TimeLimitError, TransportLostError
 from scripts.ssh import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from scripts.connections import Line
     from scripts.plan import Plan
@@ -41,15 +42,21 @@ def run(line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[],
         before=f"{brings.unpack()}\n{plan.before}",
         after="\n".join((plan.after, *brings.after)),
     )
-    if plan.terminal and plan.is_agent and (line.is_kept or line.is_durable):
-        name = inside.AGENT if line.is_kept else session
-        return _in_tmux(line, plan, session, name, text, meanwhile)
+    returning: AbstractContextManager[None] = nullcontext()
+    if plan.is_agent:
+        returning = conversations.fetched(plan.conversations, line)
+    if plan.terminal and plan.is_agent and (line.stays or line.is_durable):
+        name = inside.AGENT if line.stays else session
+        with returning:
+            return _in_tmux(line, plan, session, name, text, meanwhile)
     if line.is_durable and not plan.terminal:
         from scripts import durable  # noqa: PLC0415  (what a local run does without)
 
         meanwhile()
-        return durable.Session(session, text, stdin).attend(line, brings.forwards, plan.timeout_s)
-    with _leased(line, plan, session, text, meanwhile) as lease:
+        program = durable.Session(session, text, stdin)
+        with returning:
+            return program.attend(line, brings.forwards, plan.timeout_s)
+    with _leased(line, plan, session, text, meanwhile) as lease, returning:
         terminal = "-t" if plan.terminal else "-T"
         argv = line.connection.session_argv(terminal, "nddt", inside.start(session))
         code = _waited_for(argv, plan, stdin, terminal=plan.terminal)
@@ -74,7 +81,8 @@ def come_back(line: Line, plan: Plan) -> int:
     Returns:
         Its exit code, 0 if it goes on without the terminal.
     """
-    return _in_tmux(line, plan, plan.session, inside.AGENT, None, lambda: None)
+    with conversations.fetched(plan.conversations, line):
+        return _in_tmux(line, plan, plan.session, inside.AGENT, None, lambda: None)
 
 
 # -- a session whose end is ours --------------------------------------------------------------
@@ -177,15 +185,18 @@ def _attached(
     argv = line.connection.session_argv("-t", "nddt", inside.start_in_tmux(session, name))
     if name == inside.AGENT:
         meanwhile()
+        forwards = plan.brings.forwards
+        line.connection.drop_sockets(forwards)
         try:
             if text is None:
-                line.connection.forward(plan.brings.forwards)
+                line.connection.forward(forwards)
             else:
                 _store(line, plan, session, text)
             code = _waited_for(argv, plan, terminal=True)
-        finally:  # what the agent itself needs stays with it
-            with signals.ignored(), line.connection.cancelling(ports.among(plan.brings.forwards)):
-                pass
+        finally:
+            # An agent that goes on keeps the ports that it needs itself, but not the user's keys.
+            with signals.ignored(), line.connection.cancelling(ports.among(forwards)):
+                line.connection.drop_sockets(forwards)
         return None if code == 255 and not line.connection.is_open() else code
     try:
         with _leased(line, plan, session, text, meanwhile) as lease:

@@ -192,8 +192,8 @@ class Settings:
         "NDDT_WORKSPACE",
         _choice("", "mount", "sync", "none"),
         "",
-        "How the current directory reaches /workspace: mount, sync or none; empty means mount "
-        "with Docker on this machine, else sync.",
+        "How the current directory reaches /workspace: mount, sync (a copy) or none; empty means "
+        "mount with Docker, none with Daytona.",
     )
     readonly: bool = _variable(
         "NDDT_WORKSPACE_READONLY", _boolean, "false", "The sandbox cannot change the directory."
@@ -251,14 +251,6 @@ class Settings:
         "true",
         "Bring along a copy of Claude Code's configuration and, without another credential, its "
         "login.",
-    )
-    docker_forward: str = _variable(
-        "NDDT_DOCKER_FORWARD",
-        _choice("", "isolated", "host"),
-        "",
-        "Docker in the sandbox: isolated is a daemon of its own, host is this machine's; empty "
-        "means none. A project's .env file cannot set this.",
-        own=True,
     )
     timeout_s: int = _variable(
         "NDDT_TIMEOUT", _count, "0", "Seconds after which a run is ended; 0 means never."

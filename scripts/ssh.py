@@ -243,6 +243,15 @@ class Connection:
             raise TransportLostError("the connection to the sandbox broke", detail=done.stderr)
         return int(found[1])
 
+    def drop_sockets(self, forwards: Sequence[Forward]) -> None:
+        """Have a master that stays forget sockets: in the sandbox somebody may have removed them.
+
+        It would not make again what it knows as forwarded.
+        """
+        for one in forwards:
+            if isinstance(one, Socket):
+                process.capture(self.session_argv("-O", "cancel", *one.arguments, "nddt"))
+
     @contextlib.contextmanager
     def cancelling(self, forwards: Sequence[Forward]) -> Iterator[None]:
         """Take forwards off a master that stays, while something else is tidied up."""

@@ -47,6 +47,17 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
     return Path(home, "nddt")
 
 
+def state_directory(environ: Mapping[str, str]) -> Path:
+    """Give `$XDG_STATE_HOME/nddt`, else ~/.local/state/nddt; it need not exist."""
+    home = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME", "/"), ".local", "state")
+    return Path(home, "nddt")
+
+
+def copy_directory(environ: Mapping[str, str], name: str) -> Path:
+    """Give the directory with what is known of a sandbox's copy; it need not exist."""
+    return state_directory(environ) / "sync" / name
+
+
 def is_alive(pid: int) -> bool:
     """Tell whether a process of this machine exists."""
     try:
@@ -64,6 +75,11 @@ def tidy(environ: Mapping[str, str]) -> None:
         pid = left.name.split("-")[1]
         if pid.isdigit() and not is_alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def made_up_directory(environ: Mapping[str, str], name: str) -> Path:
+    """Give a directory for this process alone, which need not exist, and is tidied up after it."""
+    return runtime_directory(environ) / f"r-{os.getpid()}-{name}"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from scripts.errors import CannotCreateError, NoImageError, NotReachedError, Por
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from scripts.connections import Line
     from scripts.lifecycle import Work
     from scripts.plan import Plan
 
@@ -51,8 +52,12 @@ def run(
         if plan.sandbox.persistent:
             line = connections.kept(work, plan)
             known = sessions.agent_ports(line) if plan.terminal and plan.is_agent else None
-            act = partial(sessions.run, line, stdin=stdin, meanwhile=once)
+            act = partial(_in_lasting, work, line, stdin=stdin, meanwhile=once)
             return ports.opened(work, plan, act, known or {})
+        if plan.sandbox.is_synced:
+            with connections.passing(work, plan) as line:
+                act = partial(_in_lasting, work, line, stdin=stdin, meanwhile=once)
+                return ports.opened(work, plan, act)
         if work.provider.IS_REMOTE:  # it takes long enough to be worth a word
             log.info("Creating %s sandbox: %s", work.provider.TITLE, plan.sandbox.name)
         act = partial(_in_ephemeral, work, stdin=stdin, meanwhile=once)
@@ -63,11 +68,24 @@ def run(
             return ports.opened(work, plan, act)
 
 
+def _in_lasting(
+    work: Work, line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[], None]
+) -> int:
+    """Run in a sandbox that outlives its connection, for ever or until the run is over."""
+    with plan.brings.served():
+        if not plan.sandbox.is_synced:
+            return sessions.run(line, plan, stdin, meanwhile)
+        from scripts import workspace  # noqa: PLC0415  (what a mounted directory does without)
+
+        act = partial(sessions.run, line, plan, stdin, meanwhile)
+        return workspace.session(work, line, plan, act)
+
+
 def _in_ephemeral(
     work: Work, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[], None]
 ) -> int:
     try:
-        with connections.ephemeral(work, plan) as line:
+        with connections.ephemeral(work, plan) as line, plan.brings.served():
             return sessions.run(line, plan, stdin, meanwhile)
     except PortTakenError:
         # Its end has only begun, and the next attempt's sandbox has the same name.
@@ -109,4 +127,14 @@ def come_back(work: Work, plan: Plan) -> int | None:
         known = sessions.agent_ports(line)
         if known is None:
             return None
-        return ports.opened(work, plan, partial(sessions.come_back, line), known)
+
+        def act(plan: Plan) -> int:
+            with plan.brings.served():
+                code = sessions.come_back(line, plan)
+            if plan.sandbox.is_synced and plan.sandbox.workspace:
+                from scripts import workspace  # noqa: PLC0415
+
+                workspace.pull(work, line, plan.sandbox.workspace)
+            return code
+
+        return ports.opened(work, plan, act, known)

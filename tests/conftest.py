@@ -39,10 +39,13 @@ class Memory:
 
     NAME: str = "memory"
     TITLE: str = "Memory"
-    WORKSPACE: str = "mount"
     IS_REMOTE: bool = False
     found: list[Sandbox] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
+
+    def workspace(self, settings: settings.Settings) -> str:  # noqa: ARG002
+        """Show the directory itself."""
+        return "mount"
 
     def user(self, settings: settings.Settings) -> tuple[int, int]:  # noqa: ARG002
         """Give an ordinary one."""
@@ -177,7 +180,7 @@ class Project:
     def load_for_provider(self, **options: str | bool | None) -> settings.Settings:
         """Load the settings as a command does, which knows its provider."""
         loaded = self.load(**options)
-        return replace(loaded, workspace=loaded.workspace or self.provider.WORKSPACE)
+        return replace(loaded, workspace=loaded.workspace or self.provider.workspace(loaded))
 
 
 @pytest.fixture

@@ -317,7 +317,10 @@ def test_headless_run_only_makes_its_file() -> None:
 
 
 HINT = "nddt: the agent was refused a permission that nobody was there to give"
-DENIED = '{"type":"user","toolUseResult":{"toolDenialKind":"user-rejected"}}'
+DENIED = (
+    '{"type":"user","timestamp":"9999-01-01T00:00:00.000Z",'
+    '"toolUseResult":{"toolDenialKind":"user-rejected"}}'
+)
 
 
 def says(text: str, name: str = "one.jsonl") -> str:
@@ -333,6 +336,7 @@ def says(text: str, name: str = "one.jsonl") -> str:
         pytest.param(says(DENIED), True, id="refused"),
         pytest.param(says(DENIED, "a b.jsonl"), True, id="odd-name"),
         pytest.param(says(DENIED, "one.txt"), False, id="another-file"),
+        pytest.param(says(DENIED.replace("9999", "2020")), False, id="refused-in-an-earlier-run"),
     ],
 )
 @pytest.mark.parametrize("code", [0, 1])

@@ -55,6 +55,7 @@ line = connections.Line(
         direct_argv=lambda *words: (*server, *words), cancelling=lambda forwards: nullcontext()
     ),
     is_kept=False,
+    stays=False,
     is_durable=True,
     retake=retake,
 )

@@ -111,6 +111,7 @@ def test_version_changes_only_the_agents_name(project: Project) -> None:
         "AGENT_PACKAGE": PACKAGE,
         "AGENT_VERSION": "1.0.0",
         "AGENT_PROGRAM": "claude",
+        "AGENT_CONVERSATIONS": ".claude/projects/-workspace",
     }
 
 
@@ -132,7 +133,8 @@ def test_dockerfile_declares_each_argument(project: Project) -> None:
     made = recipe(project)
     declared = set(re.findall(r"^ARG (\w+)", made.dockerfile, re.MULTILINE))
 
-    assert declared == {*made.arguments, "AGENT_PACKAGE", "AGENT_VERSION", "AGENT_PROGRAM"}
+    agents = {"AGENT_PACKAGE", "AGENT_VERSION", "AGENT_PROGRAM", "AGENT_CONVERSATIONS"}
+    assert declared == {*made.arguments, *agents}
 
 
 # -- the text -------------------------------------------------------------------------------
@@ -158,6 +160,7 @@ def test_text_has_all_arguments(project: Project) -> None:
         "AGENT_PACKAGE": PACKAGE,
         "AGENT_VERSION": "1.0.0",
         "AGENT_PROGRAM": "claude",
+        "AGENT_CONVERSATIONS": ".claude/projects/-workspace",
     }
 
 
@@ -187,6 +190,7 @@ def test_any_value_survives_in_the_text(value: str) -> None:
         agent="claude",
         package=PACKAGE,
         program="claude",
+        conversations=".claude/projects",
     )
     text = made.text("1.0.0")
 

@@ -515,14 +515,14 @@ def test_relay_takes_its_program_and_no_more(sandbox: Sandbox) -> None:
     """From stdin, whose rest is the session's; what it was called with is there, too."""
     program = "import os\ndef main(session): print(session, os.read(0, 100))  # ü\n".encode()
 
-    done = sandbox.sh(inside.relay("it's $1", len(program)), stdin=program + b"rest")
+    done = sandbox.sh(inside.python("x", len(program), "it's $1"), stdin=program + b"rest")
 
     assert (done.returncode, done.stdout) == (0, b"it's $1 b'rest'\n")
 
 
 def test_relay_whose_client_dies_while_it_sends(sandbox: Sandbox) -> None:
     """Runs no half of a program."""
-    done = sandbox.sh(inside.relay("one", 1000), stdin=b"print('ran')\n")
+    done = sandbox.sh(inside.python("x", 1000, "one"), stdin=b"print('ran')\n")
 
     assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
 

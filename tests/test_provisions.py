@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from scripts.provisions import File, Provision
 from scripts.ssh import SamePort
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -46,6 +49,26 @@ def test_sum() -> None:
     assert both.secret == {"B"}
     assert both.before + both.after == ("a", "b", "c")
     assert both.told == ("x",)
+
+
+def test_what_runs_on_this_machine() -> None:
+    """Begins in order, and ends in reverse, also if the session fails."""
+    events = []
+
+    @contextmanager
+    def serve(name: str) -> Iterator[None]:
+        events.append(f"{name} begins")
+        try:
+            yield
+        finally:
+            events.append(f"{name} ends")
+
+    both = Provision(serving=(partial(serve, "a"),)) + Provision(serving=(partial(serve, "b"),))
+    with suppress(KeyError), both.served():
+        events.append("session")
+        raise KeyError
+
+    assert events == ["a begins", "b begins", "session", "b ends", "a ends"]
 
 
 def test_files_of_the_home_directory(tmp_path: Path) -> None:

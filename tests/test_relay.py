@@ -159,7 +159,7 @@ class Connection:
     def __init__(self, run: Path, source: bytes = SOURCE) -> None:
         python = Path(sys.base_prefix) / "bin"
         self.process = subprocess.Popen(
-            ["sh", "-c", inside.relay("one", len(source))],
+            ["sh", "-c", inside.python("relay", len(source), "one")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -152,7 +152,6 @@ def test_variables_of_all_layers_can_be_forwarded(project: Project) -> None:
         ("NDDT_SSH_FORWARD", "ssh_forward", "keys", "keys"),
         ("NDDT_SSH_KEYS", "ssh_keys", "me@here, SHA256:x", ("me@here", "SHA256:x")),
         ("NDDT_GPG_FORWARD", "gpg_forward", "true", True),
-        ("NDDT_DOCKER_FORWARD", "docker_forward", "isolated", "isolated"),
         ("NDDT_TIMEOUT", "timeout_s", " 90 ", 90),
         ("NDDT_NODE_VERSION", "node_version", "22.11.0", "22.11.0"),
         ("NDDT_CLAUDE_VERSION", "claude_version", "stable", "stable"),
@@ -258,13 +257,11 @@ WHERE_ELSE = "put it into ~/.config/nddt/.env or the environment"
 OWN = {item["variable"]: item["field"] for item in settings.declared() if item["own"]}
 WIDENING = {
     *("NDDT_MOUNTS", "NDDT_SSH_FORWARD", "NDDT_SSH_KEYS", "NDDT_GPG_FORWARD"),
-    "NDDT_DOCKER_FORWARD",
 }
 GOOD = {
     "NDDT_MOUNTS": "/mine.example:/x",
     "NDDT_SSH_FORWARD": "agent",
     "NDDT_GPG_FORWARD": "true",
-    "NDDT_DOCKER_FORWARD": "isolated",
 }
 """Values of those that do not take an address."""
 BAD_VALUES_OF_THE_USERS_OWN = [
@@ -279,7 +276,6 @@ BAD_VALUES_OF_THE_USERS_OWN = [
     ("NDDT_MOUNTS", "/a:/b/../etc", "HERE:/IN/SANDBOX"),
     ("NDDT_SSH_FORWARD", "true", "agent or keys"),
     ("NDDT_GPG_FORWARD", "agent", "true or false"),
-    ("NDDT_DOCKER_FORWARD", "true", "isolated or host"),
 ]
 
 

@@ -275,3 +275,9 @@ def test_lock_of_a_killed_process_is_free(runtime: Path) -> None:
     with state.lock(runtime / "l"):
         assert time.monotonic() - began < 5
     assert list(runtime.iterdir()) == []
+
+
+def test_state_directory() -> None:
+    """Is where the desktop's rules say."""
+    assert state.state_directory({"HOME": "/home/u"}) == Path("/home/u/.local/state/nddt")
+    assert state.state_directory({"XDG_STATE_HOME": "/s", "HOME": "/h"}) == Path("/s/nddt")

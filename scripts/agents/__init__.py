@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from scripts.provisions import Provision
+    from scripts.settings import Settings
+
 NAMES = ("claude",)
 
 
@@ -48,6 +51,8 @@ class Agent(Protocol):
     """Variables that configure it and always reach it; `*` at the end for all such."""
     WAYS_IN: str
     """The next step for whoever has no credential."""
+    CONVERSATIONS: str
+    """Directory of the conversations in /workspace, relative to the home directory."""
 
     def asks_nothing(self, arguments: tuple[str, ...]) -> bool:
         """Tell whether its own arguments already ask for one answer instead of a talk."""
@@ -60,6 +65,33 @@ class Agent(Protocol):
 
         Args:
             model_url: The address of a model on this machine that needs no credential.
+        """
+
+    def configuration(
+        self, settings: Settings, sandbox_home: str
+    ) -> tuple[Provision, Mapping[str, str]]:
+        """Bring along the user's configuration of it, as a copy that fits a sandbox.
+
+        Args:
+            settings: See there.
+            sandbox_home: The home directory in the sandbox.
+
+        Returns:
+            What comes along, and by name the addresses in it that may be of this machine.
+        """
+
+    def login(self, settings: Settings) -> Mapping[str, str]:
+        """Give the variables of a login of this machine; nothing if there is none.
+
+        Raises:
+            CredentialsError: It has expired.
+        """
+
+    def recalls(self, request: Request) -> str | None:
+        """Tell which conversations it can come back to.
+
+        Returns:
+            `*` for all, `last` for the newest, the id of one, or None.
         """
 
     def before(self, request: Request) -> str:

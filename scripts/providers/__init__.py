@@ -37,8 +37,6 @@ class Specification:
     is_readonly: bool = False
     mounts: tuple[Mount, ...] = ()
     """More directories that it shows."""
-    docker: str = ""
-    """`isolated` for a Docker daemon of its own, `host` for this machine's, empty for none."""
     user: str
     labels: Mapping[str, str]
     cpus: int = 0
@@ -46,12 +44,16 @@ class Specification:
     memory_gib: int = 0
     """0 means the provider's default."""
 
+    @property
+    def home(self) -> str:
+        """The home directory of its user, as in the Dockerfile."""
+        return "/root" if self.user == "root" else f"/home/{self.user}"
+
     def fingerprint(self, image: str) -> str:
         """Hash what a sandbox is made from: another hash, another sandbox."""
         size = (str(self.cpus), str(self.memory_gib))
         shows = (str(self.workspace), str(self.is_synced), str(self.is_readonly))
-        more = (str(self.mounts), self.docker)
-        return naming.digest((image, *shows, *more, self.user, *size), 16)
+        return naming.digest((image, *shows, str(self.mounts), self.user, *size), 16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +112,11 @@ class Provider(Protocol):
     NAME: str
     TITLE: str
     """Its name in texts for people."""
-    WORKSPACE: str
-    """How it shows the directory unless NDDT_WORKSPACE says otherwise."""
     IS_REMOTE: bool
     """Whether sandboxes are on other machines: connections to them may break and be taken anew."""
+
+    def workspace(self, settings: Settings) -> str:
+        """Say how it shows the directory unless NDDT_WORKSPACE does: `mount` or `none`."""
 
     def user(self, settings: Settings) -> tuple[int, int]:
         """Give UID and GID of the user inside, to whom files in the workspace belong."""

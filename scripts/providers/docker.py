@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from scripts import console, naming, process
-from scripts.errors import CannotCreateError, ConfigError, UnavailableError
+from scripts.errors import CannotCreateError, ConfigError, NoImageError, UnavailableError
 from scripts.providers import Sandbox, Specification, made
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ log = logging.getLogger("nddt")
 
 NAME = "docker"
 TITLE = "Docker"
-WORKSPACE = "mount"
 IS_REMOTE = False
 ANSWER_S = 120
 """How long the engine may take for one short command."""
@@ -93,6 +92,20 @@ def endpoint(settings: Settings) -> str:
     return f"unix://{SOCKET}"
 
 
+def workspace(settings: Settings) -> str:  # noqa: ARG001  (the protocol's)
+    """Show the directory itself."""
+    return "mount"
+
+
+def _remote_host(settings: Settings) -> str:
+    """Give the host of an engine on another machine, empty for one on this."""
+    address = urlsplit(endpoint(settings))
+    if address.scheme not in {"ssh", "tcp", "http", "https"}:
+        return ""
+    name = address.hostname or ""
+    return "" if name in {"localhost", "127.0.0.1", "::1"} else name
+
+
 def user(settings: Settings) -> tuple[int, int]:
     """Give the caller's UID and GID; for a rootless engine root, which is the caller there."""
     if endpoint(settings).startswith("unix:///run/user/"):
@@ -112,12 +125,11 @@ def image_name(settings: Settings, recipe: image.Recipe, version: str) -> str:  
 
 def check_mount(settings: Settings) -> None:
     """Refuse to mount a directory of this machine into an engine on another one."""
-    address = urlsplit(endpoint(settings))
-    elsewhere = address.scheme in {"ssh", "tcp", "http", "https"}
-    if elsewhere and address.hostname not in {"localhost", "127.0.0.1", "::1"}:
+    host = _remote_host(settings)
+    if host:
         raise ConfigError(
-            f"the engine at {address.hostname} cannot see this machine's files",
-            "set NDDT_WORKSPACE=none, or use an engine on this machine",
+            f"the engine at {host} cannot see this machine's files",
+            "set NDDT_WORKSPACE=sync or none, or use an engine on this machine",
         )
 
 
@@ -262,7 +274,9 @@ def create(settings: Settings, want: Specification, image: str) -> Sandbox:
     idle = (*INIT, image, "--", "sleep", "infinity")
     done = _command(settings, "run", "--detach", *run_arguments(want, image), *idle)
     if not done.ok:
-        _command(settings, "rm", "--force", want.name)
+        if "Unable to find image" in done.stderr or "No such image" in done.stderr:
+            raise NoImageError(done.last_line)
+        _command(settings, "rm", "--force", "--volumes", want.name)
         raise CannotCreateError(f"{want.name} could not be created: {done.last_line}")
     return made(want, image)
 

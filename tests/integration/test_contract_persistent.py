@@ -18,7 +18,7 @@ def commands(said: str) -> list[str]:
 
 
 def test_the_second_run_only_opens_a_session(kept: Caller, outside: Outside) -> None:
-    """A warm run asks the provider nothing: all that it starts is ssh."""
+    """A warm run asks the provider nothing: all that it starts is ssh, and git for its settings."""
     caller = kept.with_agent("cat ~/mark 2>/dev/null; echo kept >~/mark").having(
         ANTHROPIC_API_KEY=KEY
     )
@@ -28,7 +28,7 @@ def test_the_second_run_only_opens_a_session(kept: Caller, outside: Outside) -> 
 
     assert (first.code, first.stdout, first.stderr) == (0, b"", b"")
     assert (second.code, second.stdout) == (0, b"kept\n")
-    assert {"ssh"} == set(commands(second.said)), second.said
+    assert {"git", "ssh"} == set(commands(second.said)), second.said
     assert list(outside.sandboxes().values()) == ["running"]
 
 

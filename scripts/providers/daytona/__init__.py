@@ -36,7 +36,6 @@ log = logging.getLogger("nddt")
 
 NAME = "daytona"
 TITLE = "Daytona"
-WORKSPACE = "none"
 IS_REMOTE = True
 HOSTED = "https://app.daytona.io/api"
 FINGERPRINT = f"{naming.LABEL}.fingerprint"
@@ -51,6 +50,11 @@ REMOVE_S = 30
 GONE = {"destroying", "destroyed"}
 FAILED = {"error", "build_failed"}
 STARTABLE = {"stopped", "archived"}
+
+
+def workspace(settings: Settings) -> str:  # noqa: ARG001  (the protocol's)
+    """Share nothing unless asked to: a copy of the directory would leave this machine."""
+    return "none"
 
 
 def user(settings: Settings) -> tuple[int, int]:  # noqa: ARG001  (the protocol's)
@@ -82,7 +86,7 @@ def check_mount(settings: Settings) -> None:
     raise ConfigError(
         f"Daytona cannot see the files of this machine ({settings.sources['NDDT_WORKSPACE']} "
         "says NDDT_WORKSPACE=mount)",
-        "set NDDT_WORKSPACE=none",
+        "set NDDT_WORKSPACE=sync or none",
     )
 
 
@@ -254,9 +258,12 @@ def _create(api: Api, want: Specification, image: str) -> Sandbox:
     from scripts.providers.daytona.api import Refusal  # noqa: PLC0415
 
     settings = api.settings
+    hours = settings.delete_after_hours
     if want.persistent:
-        hours = settings.delete_after_hours
         lasting: dict[str, Any] = {"auto_stop_interval": settings.idle_minutes}
+        lasting["auto_delete_interval"] = hours * 60 if hours else -1
+    elif want.is_synced:  # if its client is killed, there is work in it
+        lasting = {"auto_stop_interval": EPHEMERAL_IDLE_MINUTES}
         lasting["auto_delete_interval"] = hours * 60 if hours else -1
     else:
         lasting = {"ephemeral": True, "auto_stop_interval": EPHEMERAL_IDLE_MINUTES}

@@ -14,13 +14,14 @@ import shlex
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scripts import state
 from scripts.errors import CannotCreateError, TransportLostError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from scripts.providers import Link
 
@@ -102,8 +103,7 @@ class Access:
 
 def known_hosts(environ: Mapping[str, str]) -> Path:
     """Give the file with the gateways' keys, each pinned when it is first used."""
-    home = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME", "/"), ".local", "state")
-    path = Path(home, "nddt", "known_hosts")
+    path = state.state_directory(environ) / "known_hosts"
     with contextlib.suppress(OSError):  # then ssh warns
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path

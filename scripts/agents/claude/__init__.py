@@ -5,13 +5,17 @@ Facts about its files and options were tried with version 2.1.330.
 
 from __future__ import annotations
 
-from itertools import takewhile
+import re
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING
+
+from scripts.provisions import Provision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from scripts.agents import Request
+    from scripts.settings import Settings
 
 NAME = "claude"
 PACKAGE = "@anthropic-ai/claude-code"
@@ -39,9 +43,11 @@ CONFIGURATION = (
     "MAX_THINKING_TOKENS",
 )
 WAYS_IN = (
-    "put ANTHROPIC_API_KEY=… into .env, or run `claude setup-token` where you are logged in and "
-    "set CLAUDE_CODE_OAUTH_TOKEN, or see it work without an account: --demo"
+    "put ANTHROPIC_API_KEY=… into .env, or log in here by running `claude`, or run "
+    "`claude setup-token` where you are logged in and set CLAUDE_CODE_OAUTH_TOKEN, or see it "
+    "work without an account: --demo"
 )
+CONVERSATIONS = ".claude/projects/-workspace"
 
 TOLD = "--append-system-prompt"
 
@@ -118,6 +124,36 @@ def variables(model_url: str | None) -> Mapping[str, str]:
     return {**fixed, **local, BASE_URL: model_url}
 
 
+def configuration(settings: Settings, sandbox_home: str) -> tuple[Provision, Mapping[str, str]]:
+    """Bring along a copy of the user's own, if that is wanted."""
+    from scripts.agents.claude import user_files  # noqa: PLC0415  (not for a command)
+
+    if not settings.claude_config:
+        return Provision(), {}
+    return user_files.read(settings, sandbox_home)
+
+
+def login(settings: Settings) -> Mapping[str, str]:
+    """Give the token of this machine's login, if that may come along."""
+    from scripts.agents.claude import user_login  # noqa: PLC0415  (only without a key)
+
+    return user_login.variables(settings) if settings.claude_config else {}
+
+
+def recalls(request: Request) -> str | None:
+    """Tell which conversations it can come back to: `*`, `last`, an id, or None."""
+    if not request.headless:
+        return "*"
+    words = tuple(takewhile(lambda word: word != "--", request.arguments))
+    for word, following in pairwise((*words, "")):
+        found = re.fullmatch(r"(?:--resume|-r)(?:=(.*))?", word)
+        if found:
+            return found[1] or following or "*"
+    if request.resume:
+        return request.resume
+    return "last" if request.resume_last or {"--continue", "-c"} & set(words) else None
+
+
 def before(request: Request) -> str:
     """Answer the questions of a first conversation; a headless run asks none."""
     if request.headless:
@@ -145,8 +181,10 @@ def after(request: Request) -> str:
         "nddt: the agent was refused a permission that nobody was there to give — allow it with "
         "--yolo, or name it: -- --allowedTools Edit"
     )
+    # Other lines may be of an earlier run: conversations are kept.
     return (
-        'if find ~/.claude/projects -name "*.jsonl" -newer "${0%.sh}.pid" -exec grep -l '
-        "toolDenialKind {} + 2>/dev/null | grep -q .; then "
-        f"echo '{hint}' >&2; fi"
+        'p=${0%.sh}.pid; if find ~/.claude/projects -name "*.jsonl" -type f -newer "$p" '
+        "-exec grep -h toolDenialKind {} + 2>/dev/null | "
+        'jq -en --arg since "$(date -u -r "$p" +%FT%T)" \'any(inputs; .timestamp >= $since)\' '
+        f">/dev/null 2>&1; then echo '{hint}' >&2; fi"
     )

@@ -1,0 +1,175 @@
+"""A copy of the directory in a sandbox: sent, changed there, brought back, and never lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.contract import Caller, ended, eventually, processes
+from tests.scripted_model import text, tool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.integration.contract import Outside
+    from tests.scripted_model import ScriptedModel
+
+
+@pytest.fixture
+def copying(nddt: Caller) -> Caller:
+    """Somebody whose sandboxes have a copy of the directory."""
+    home = nddt.directory.parent.parent / "home"
+    return nddt.having(NDDT_WORKSPACE="sync", XDG_STATE_HOME=str(home / "state"))
+
+
+def test_the_agent_works_in_a_copy(
+    copying: Caller, model: Callable[..., ScriptedModel], outside: Outside
+) -> None:
+    """It sees the files; what it writes and removes is here afterwards, and the sandbox gone."""
+    (copying.directory / "old").write_text("old")
+    (copying.directory / "run.sh").write_text("#!/bin/sh\necho ran\n")
+    (copying.directory / "run.sh").chmod(0o755)
+    command = "cat old; ./run.sh; rm old; mkdir empty"
+    steps = (
+        tool("Bash", {"command": command, "description": "look"}),
+        tool("Write", {"file_path": "/workspace/sub/new.txt", "content": "written"}),
+        text("done"),
+    )
+    told = model(*steps)
+    caller = copying.having(ANTHROPIC_BASE_URL=told.url)
+
+    done = caller("run", "--prompt", "go", "--yolo")
+
+    assert (done.code, done.stdout) == (0, b"done\n"), done.said
+    assert "old\\nran" in str(told.conversation[1].body["messages"][-1]) or "oldran" in str(
+        told.conversation[1].body["messages"][-1]
+    )
+    assert (copying.directory / "sub/new.txt").read_text() == "written"
+    assert (copying.directory / "sub/new.txt").stat().st_uid == os.getuid()
+    assert not (copying.directory / "old").exists()
+    assert (copying.directory / "empty").is_dir()
+    assert not outside.sandboxes()
+
+
+def test_a_commit_comes_back(copying: Caller) -> None:
+    """With .git; and what is ignored stays where it is."""
+    git = ("git", "-C", str(copying.directory), "-c", "user.name=a", "-c", "user.email=a@b")
+    subprocess.run(("git", "init", "-q", str(copying.directory)), check=True)
+    (copying.directory / ".gitignore").write_text("build\n")
+    (copying.directory / "build").mkdir()
+    (copying.directory / "build/x").write_text("here")
+    subprocess.run((*git, "add", "."), check=True)
+    subprocess.run((*git, "commit", "-qm", "one"), check=True)
+    commit = (
+        "ls build 2>/dev/null; echo 2 >two; git add two; "
+        "git -c user.name=b -c user.email=b@c commit -qm two; mkdir build; echo there >build/y"
+    )
+
+    done = copying("shell", "--command", commit)
+
+    assert (done.code, done.stdout) == (0, b""), done.said
+    log = subprocess.run((*git, "log", "--format=%s"), check=True, capture_output=True)
+    assert log.stdout == b"two\none\n"
+    status = subprocess.run((*git, "status", "--short"), check=True, capture_output=True)
+    assert status.stdout == b""
+    assert [path.name for path in (copying.directory / "build").iterdir()] == ["x"]
+
+
+def test_a_kept_copy(copying: Caller, outside: Outside) -> None:
+    """Each run brings back what changed; push, diff and pull do so by hand."""
+    kept = copying.having(NDDT_PERSISTENT="true")
+    (kept.directory / "a").write_text("base\n")
+    assert kept("shell", "--command", "cat a").stdout == b"base\n"
+    (name,) = outside.sandboxes()
+
+    (kept.directory / "a").write_text("here\n")
+    again = kept("shell", "--command", "sleep 0.1; cat a; echo there >a; echo more >b")
+    assert (again.code, again.stdout) == (0, b"here\n"), again.said
+    assert (kept.directory / "a").read_text() == "there\n"
+
+    failed = kept("shell", "--command", "echo theirs >a; rm b; exit 3")
+    assert (failed.code, failed.said) == (3, "")
+    assert (kept.directory / "a").read_text() == "theirs\n"
+    assert not (kept.directory / "b").exists()
+
+    (kept.directory / "d").write_text("4\n")
+    pushed, shown, pulled = kept("push"), kept("diff"), kept("pull")
+    assert [(one.code, one.stdout) for one in (pushed, shown, pulled)] == [(0, b"")] * 3
+    seen = kept.having(NDDT_WORKSPACE="none")(
+        "shell", "--name", name, "--command", "cat d; date >e"
+    )
+    assert seen.stdout == b"4\n", seen.said
+    assert b"+++ sandbox/e" in kept("diff").stdout
+
+    cleaned = kept("cleanup", "--name", name, "--yes")
+    assert (cleaned.code, cleaned.lines) == (0, [name]), cleaned.said
+    assert not list(Path(kept.environ["XDG_STATE_HOME"], "nddt/sync").glob("*"))
+    # What was done there without a copy's being asked for was never fetched.
+    assert (kept.directory / ".nddt/rescue" / name / "e").exists()
+
+
+def test_what_both_have_changed(copying: Caller, outside: Outside) -> None:
+    """While the agent works, somebody works here: 65, and nothing is lost."""
+    kept = copying.having(NDDT_PERSISTENT="true")
+    (kept.directory / "a").write_text("base\n")
+    command = "echo there >a; echo up; while [ ! -e /tmp/go ]; do sleep 0.1; done"
+    with ended(kept.start("shell", "--command", command)) as running:
+        assert running.stdout
+        assert running.stdout.readline() == b"up\n"
+        (kept.directory / "a").write_text("here\n")
+        (name,) = outside.sandboxes()
+        assert (
+            kept.having(NDDT_WORKSPACE="none")(
+                "shell", "--name", name, "--command", "touch /tmp/go"
+            ).code
+            == 0
+        )
+        _, stderr = running.communicate(timeout=60)
+
+    assert running.returncode == 65, stderr
+    assert (kept.directory / "a").read_text() == "here\n"
+    saved = list((kept.directory / ".nddt/conflicts").rglob("a"))
+    assert [one.read_text() for one in saved] == ["there\n"]
+    assert b".nddt/conflicts/" in stderr
+    assert kept("cleanup", "--name", name, "--yes").code == 0
+
+
+def test_a_killed_client_loses_nothing(copying: Caller, outside: Outside) -> None:
+    """The sandbox is still there, and `pull` fetches the work and lets it go."""
+    with ended(
+        copying.start("shell", "--command", "echo precious >work; echo up; sleep 1000")
+    ) as running:
+        assert running.stdout
+        assert running.stdout.readline() == b"up\n"
+        (name,) = outside.sandboxes()
+        running.kill()
+
+    pulled = copying("pull", "--name", name)
+
+    assert pulled.code == 0, pulled.said
+    assert (copying.directory / "work").read_text() == "precious\n"
+    assert eventually(lambda: not outside.sandboxes())
+    assert eventually(lambda: not processes(copying.runtime), 15)
+
+
+def test_a_clean_up_rescues(copying: Caller, outside: Outside) -> None:
+    """What a killed client has not fetched is put aside."""
+    with ended(
+        copying.start("shell", "--command", "echo precious >work; echo up; sleep 1000")
+    ) as running:
+        assert running.stdout
+        assert running.stdout.readline() == b"up\n"
+        (name,) = outside.sandboxes()
+        running.kill()
+    eventually(lambda: running.poll() is not None)
+
+    cleaned = copying("cleanup", "--name", name, "--yes")
+
+    assert (cleaned.code, cleaned.lines) == (0, [name]), cleaned.said
+    assert (copying.directory / ".nddt/rescue" / name / "work").read_text() == "precious\n"
+    assert ".nddt/rescue" in cleaned.said
+    assert eventually(lambda: not processes(copying.runtime), 15)

@@ -1,0 +1,377 @@
+"""Copies that are made to agree: real directories, real rsync, random edits on both sides."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from scripts import tree
+from scripts.errors import DataError
+from scripts.sync import Copies
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass
+class Directory:
+    """Another directory of this machine as the other copy; JSON in between, as with a sandbox."""
+
+    root: Path
+    wishes: list[Any] = field(default_factory=list)
+
+    def ask(self, wish: Mapping[str, Any]) -> None:
+        """Take a wish."""
+        self.wishes.append(json.loads(json.dumps(wish)))
+
+    def answer(self) -> Any:  # noqa: ANN401
+        """Fulfil the oldest one."""
+        return json.loads(json.dumps(tree.answer(str(self.root), self.wishes.pop(0))))
+
+    def rsync(self, words: Sequence[str], *, source: str, target: str) -> tuple[str, ...]:
+        """Copy between directories."""
+        paths = (f"{self.root}/{p[1:]}" if p.startswith(":") else p for p in (source, target))
+        return (*words, *paths)
+
+
+@dataclass
+class Both:
+    """Two copies."""
+
+    here: Path
+    there: Path
+    copies: Copies
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Both:
+    """Two empty copies."""
+    return made(tmp_path)
+
+
+def made(base: Path) -> Both:
+    """Make two empty copies."""
+    here, there = base / "here", base / "there"
+    here.mkdir()
+    there.mkdir()
+    copies = Copies(here=here, other=Directory(there), memory=base / "known.json")
+    return Both(here, there, copies)
+
+
+def contents(root: Path) -> dict[str, tuple[str, int, bytes]]:
+    """Give all that is in a directory but what is ours."""
+    found: dict[str, tuple[str, int, bytes]] = {}
+    for path in sorted(root.rglob("*")):
+        name = str(path.relative_to(root))
+        if name.split("/", 1)[0] == ".nddt":
+            continue
+        if path.is_symlink():
+            found[name] = ("l", 0, os.fsencode(path.readlink()))
+        elif path.is_dir():
+            found[name] = ("d", 0, b"")
+        else:
+            found[name] = ("f", path.stat().st_mode & 0o777, path.read_bytes())
+    return found
+
+
+def saved(root: Path) -> list[bytes]:
+    """Give the contents of the conflicts that have been kept apart."""
+    return [p.read_bytes() for p in (root / ".nddt/conflicts").rglob("*") if p.is_file()]
+
+
+def test_all_kinds_of_things_go_there_and_back(both: Both) -> None:
+    """Modes, links, empty directories, odd names; nothing else is left behind."""
+    (both.here / "empty/deep").mkdir(parents=True)
+    (both.here / "x.sh").write_text("#!/bin/sh\n")
+    (both.here / "x.sh").chmod(0o755)
+    (both.here / "link").symlink_to("x.sh")
+    (both.here / "dangling").symlink_to("/nowhere")
+    for name in (
+        b"a b",
+        b"-x",
+        b"new\nline",
+        b"#c",
+        b";d",
+        b"\xff\xfe",
+        "ü".encode(),
+        b"'q\"",
+        b"*",
+    ):
+        Path(both.here, os.fsdecode(name)).write_bytes(name)
+    (both.here / "big").write_bytes(os.urandom(700_000))
+    (both.here / "closed").mkdir()
+    (both.here / "closed/x").write_text("x")
+    (both.here / "closed").chmod(0o555)
+
+    report = both.copies.push()
+
+    assert not report.failed
+    assert contents(both.here) == contents(both.there)
+    assert (both.there / "closed").stat().st_mode & 0o777 == 0o555
+    assert not list(both.here.glob(".nddt"))
+    assert [one.name for one in both.there.glob(".nddt/i*")] == ["id"]
+    for path in list(both.there.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            path.unlink()
+    (both.there / "empty/deep").rmdir()
+    (both.there / "fresh").write_text("new")
+    report = both.copies.pull()
+    assert not report.conflicts
+    assert contents(both.here) == contents(both.there)
+    assert (both.here / "fresh").read_text() == "new"
+    assert both.copies.pull().changed == both.copies.push().changed == []
+
+
+def test_ignored_files_stay_where_they_are(both: Both) -> None:
+    """Those of .gitignore and .nddtignore; but what is tracked goes, and .git does."""
+    subprocess.run(("git", "init", "-q", str(both.here)), check=True)
+    (both.here / ".gitignore").write_text("*.log\n/build/\n")
+    (both.here / ".nddtignore").write_text("secret*\n")
+    (both.here / "sub").mkdir()
+    (both.here / "sub/.gitignore").write_text("only-here\n")
+    for name in ("a.log", "kept.log", "secret.txt", "sub/only-here", "sub/b.txt", "only-here"):
+        (both.here / name).write_text(name)
+    (both.here / "build").mkdir()
+    (both.here / "build/out").write_text("out")
+    git = ("git", "-C", str(both.here))
+    subprocess.run((*git, "add", "-f", "kept.log"), check=True)
+
+    both.copies.push()
+
+    there = contents(both.there)
+    assert {"kept.log", "sub/b.txt", "only-here", ".git/HEAD", ".git/index"} <= set(there)
+    assert not {"a.log", "secret.txt", "sub/only-here", "build", "build/out"} & set(there)
+    (both.there / "build").mkdir()
+    (both.there / "build/other").write_text("theirs")
+    # What becomes ignored has not been removed.
+    (both.there / ".gitignore").write_text("*.log\n/build/\nsub\n")
+    both.copies.pull()
+    assert (both.here / "sub/b.txt").read_text() == "sub/b.txt"
+    assert (both.here / "build/out").read_text() == "out"
+    assert not (both.here / "build/other").exists()
+
+
+def test_looking_at_a_repository_is_no_change(both: Both) -> None:
+    """Git writes its index anew for nothing; only what is in it counts."""
+    git = ("git", "-C", str(both.here), "-c", "user.name=a", "-c", "user.email=a@b")
+    subprocess.run(("git", "init", "-q", str(both.here)), check=True)
+    (both.here / "a").write_text("1")
+    subprocess.run((*git, "add", "."), check=True)
+    subprocess.run((*git, "commit", "-qm", "one"), check=True)
+    both.copies.push()
+    for side in (both.here, both.there):
+        os.utime(side / "a")
+        subprocess.run(("git", "-C", str(side), "status"), check=True, capture_output=True)
+    there = ("git", "-C", str(both.there), "-c", "user.name=a", "-c", "user.email=a@b")
+    (both.there / "a").write_text("2")
+    subprocess.run((*there, "commit", "-qam", "two"), check=True)
+
+    report = both.copies.pull()
+
+    assert not report.conflicts
+    log = subprocess.run((*git, "log", "--format=%s"), check=True, capture_output=True)
+    assert log.stdout == b"two\none\n"
+    status = subprocess.run((*git, "status", "--short"), check=True, capture_output=True)
+    assert status.stdout == b""
+
+
+def test_a_conflict_keeps_both(both: Both) -> None:
+    """What is here stays; the other is beside it, and is replaced when the next one is sent."""
+    (both.here / "a").write_text("base")
+    (both.here / "gone").write_text("base")
+    both.copies.push()
+    (both.here / "a").write_text("here")
+    (both.there / "a").write_text("there")
+    (both.here / "gone").unlink()
+    (both.there / "gone").write_text("still wanted")
+
+    report = both.copies.pull()
+
+    assert report.conflicts == ["a", "gone"]
+    assert (both.here / "a").read_text() == "here"
+    assert (both.here / report.saved / "a").read_text() == "there"
+    assert (both.here / report.saved / "gone").read_text() == "still wanted"
+    assert both.copies.pull().conflicts == []
+    both.copies.push()
+    assert contents(both.here) == contents(both.there) == {"a": ("f", 0o644, b"here")}
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten(both: Both) -> None:
+    """Such as an ignored one, at a place where the sandbox has made another."""
+    (both.here / ".gitignore").write_text("x\n")
+    (both.here / "x").write_text("mine")
+    both.copies.push()
+    (both.there / ".gitignore").write_text("")
+    (both.there / "x").write_text("theirs")
+
+    report = both.copies.pull()
+
+    assert report.conflicts == ["x"]
+    assert (both.here / "x").read_text() == "mine"
+    assert saved(both.here) == [b"theirs"]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {"../x": ["f", 420, "1 1 1 1"]},
+        {"/etc/x": ["f", 420, "1 1 1 1"]},
+        {"a/../../x": ["f", 420, "1 1 1 1"]},
+        {".nddt/incoming/x": ["f", 420, "1 1 1 1"]},
+        {"a": ["l", 0, "/etc"], "a/x": ["f", 420, "1 1 1 1"]},
+        {"": ["d", 493, ""]},
+        {"a\0": ["d", 493, ""]},
+    ],
+    ids=str,
+)
+def test_a_hostile_sandbox(both: Both, found: dict[str, list[Any]], monkeypatch: Any) -> None:  # noqa: ANN401
+    """Cannot name a path elsewhere."""
+    monkeypatch.setattr(Directory, "answer", lambda self: self.wishes.pop() and ["id", found])
+
+    with pytest.raises(DataError, match="the sandbox has a file at"):
+        both.copies.pull()
+    assert not contents(both.here)
+
+
+def test_another_sandbox_of_the_same_name(both: Both) -> None:
+    """Has nothing in it, which is not to say that all has been removed."""
+    (both.here / "a").write_text("1")
+    both.copies.push()
+    shutil.rmtree(both.there)
+    both.there.mkdir()
+
+    report = both.copies.pull()
+
+    assert report.changed == []
+    assert (both.here / "a").read_text() == "1"
+    both.copies.push()
+    assert (both.there / "a").read_text() == "1"
+
+
+def test_a_link_here_leads_nowhere(both: Both, tmp_path: Path) -> None:
+    """A directory that was replaced by a link is not written through."""
+    (both.here / "d").mkdir()
+    (both.here / "d/x").write_text("1")
+    both.copies.push()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    shutil.rmtree(both.here / "d")
+    (both.here / "d").symlink_to(outside)
+    (both.there / "d/y").write_text("2")
+    (both.there / "d/x").write_text("3")
+
+    report = both.copies.pull()
+
+    assert not list(outside.iterdir())
+    assert report.failed or report.conflicts
+
+
+# -- random trees, random edits ---------------------------------------------------------------
+
+NAMES = ("a", "b", "c")
+PATHS = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(("here", "there")),
+        st.sampled_from(("write", "write", "write", "remove", "mkdir", "link", "move", "chmod")),
+        PATHS,
+        PATHS,
+        st.binary(max_size=3),
+    ),
+    max_size=8,
+)
+
+
+class Edits:
+    """Makes edits, and notes every content that somebody has meant to keep."""
+
+    def __init__(self, both: Both) -> None:
+        self._both = both
+
+    def make(self, edits: Sequence[tuple[str, str, str, str, bytes]]) -> None:
+        """Make those that are possible."""
+        for side, what, first, second, data in edits:
+            root = self._both.here if side == "here" else self._both.there
+            path, other = root / first, root / second
+            try:
+                self._edit(what, path, other, data)
+            except (OSError, shutil.Error):
+                continue
+
+    @staticmethod
+    def _edit(what: str, path: Path, other: Path, data: bytes) -> None:
+        if what == "write":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        elif what == "remove" and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif what == "remove":
+            path.unlink()
+        elif what == "mkdir":
+            path.mkdir(parents=True)
+        elif what == "link":
+            path.symlink_to(os.fsdecode(data.hex()) or "x")
+        elif what == "move":
+            path.rename(other)
+        elif what == "chmod":
+            path.chmod(0o600 if path.is_file() else 0o755)
+
+
+def versions(root: Path) -> dict[str, bytes]:
+    """Give the regular files."""
+    return {name: data for name, (kind, _, data) in contents(root).items() if kind == "f"}
+
+
+@settings(
+    max_examples=500,
+    phases=(Phase.explicit, Phase.generate),  # to make a failing one small would take minutes
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(first=EDITS, second=EDITS, third=EDITS, pushes=st.booleans())
+def test_no_byte_is_lost(
+    first: list[Any], second: list[Any], third: list[Any], *, pushes: bool
+) -> None:
+    """Whatever both sides do: each change survives here, there, or beside."""
+    with (
+        tempfile.TemporaryDirectory(prefix="nddt-") as base,
+        patch.object(tree, "ignored", lambda *_: set()),  # not what is tried here, and slow
+        patch.object(tree, "YOUNG_NS", 5_000_000),
+    ):
+        both = made(Path(base))
+        edits = Edits(both)
+        edits.make(first)
+        both.copies.push()
+        agreed = versions(both.here)
+        for more in (second, third):
+            edits.make(more)
+            here, there = versions(both.here), versions(both.there)
+            reports = [both.copies.push(), both.copies.pull()] if pushes else []
+            reports += [both.copies.pull(), both.copies.push()]
+            now, kept = versions(both.here), saved(both.here)
+            assert not any(one.failed for one in reports), [one.failed for one in reports]
+            for path, data in here.items():
+                if agreed.get(path) != data:
+                    assert now.get(path) == data, f"{path} of here is lost"
+            for path, data in there.items():
+                if agreed.get(path) != data:
+                    assert now.get(path) == data or data in kept, f"{path} of there is lost"
+            if not any(one.conflicts for one in reports):
+                assert contents(both.here) == contents(both.there)
+            agreed = now
+
+
+@pytest.fixture(autouse=True)
+def no_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep this machine's git configuration out."""
+    monkeypatch.setenv("HOME", str(tmp_path))
