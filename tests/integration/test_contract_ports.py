@@ -82,6 +82,29 @@ def mapped(caller: Caller, *words: str) -> str:
     return done.stdout.decode().strip()
 
 
+def thief(directory: Path) -> None:
+    """Make an `ssh` that is the other program, the first time that it hears of the port."""
+    program = directory / "ssh"
+    program.write_text(
+        f"""#!{sys.executable}
+import os, socket, sys, subprocess, time
+mark = {str(directory / "taken")!r}
+if any({str(START)!r} in word for word in sys.argv) and not os.path.exists(mark):
+    open(mark, "w").close()
+    if os.fork() == 0:
+        os.setsid()
+        other = socket.create_server(("127.0.0.1", {START}))
+        os.closerange(0, 3)
+        while os.path.exists(mark):
+            time.sleep(0.1)
+        os._exit(0)
+    time.sleep(0.3)
+os.execv("/usr/bin/ssh", sys.argv)
+"""
+    )
+    program.chmod(0o755)
+
+
 # -- one session ----------------------------------------------------------------------------
 
 
@@ -143,26 +166,7 @@ def test_a_port_taken_at_the_last_moment_is_no_failure(
     here: Caller, outside: Outside, tmp_path: Path, persistent: str, words: tuple[str, str]
 ) -> None:
     """Another program takes it between our look and ssh's: the run begins with another one."""
-    # This `ssh` is the other program, the first time that it hears of the port.
-    thief = tmp_path / "ssh"
-    thief.write_text(
-        f"""#!{sys.executable}
-import os, socket, sys, subprocess, time
-mark = {str(tmp_path / "taken")!r}
-if any({str(START)!r} in word for word in sys.argv) and not os.path.exists(mark):
-    open(mark, "w").close()
-    if os.fork() == 0:
-        os.setsid()
-        other = socket.create_server(("127.0.0.1", {START}))
-        os.closerange(0, 3)
-        while os.path.exists(mark):
-            time.sleep(0.1)
-        os._exit(0)
-    time.sleep(0.3)
-os.execv("/usr/bin/ssh", sys.argv)
-"""
-    )
-    thief.chmod(0o755)
+    thief(tmp_path)
     caller = here.with_agent('echo "$NDDT_PORT_MAP"').having(
         PATH=f"{tmp_path}:{here.environ['PATH']}", ANTHROPIC_API_KEY=KEY, NDDT_PERSISTENT=persistent
     )
@@ -171,6 +175,28 @@ os.execv("/usr/bin/ssh", sys.argv)
 
     assert (done.code, done.stdout) == (0, f"3000:{START + 1}\n".encode()), done.said
     assert (tmp_path / "taken").exists()
+    (tmp_path / "taken").unlink()
+    assert eventually(lambda: not listening(START) + listening(START + 1), GONE_S)
+    for name in outside.sandboxes():
+        assert caller("cleanup", "--name", name, "--yes").code == 0
+
+
+@pytest.mark.parametrize("persistent", ["false", "true"])
+def test_nor_for_a_conversation(
+    here: Caller, outside: Outside, tmp_path: Path, persistent: str
+) -> None:
+    """What the agent is told, and what is shown last, is what is open."""
+    thief(tmp_path)
+    caller = here.with_agent("echo I know $NDDT_PORT_MAP.; read -r x").having(
+        PATH=f"{tmp_path}:{here.environ['PATH']}", ANTHROPIC_API_KEY=KEY, NDDT_PERSISTENT=persistent
+    )
+
+    with Terminal(caller, "run", "--ports", "3000") as terminal:
+        assert terminal.shows(f"I know 3000:{START + 1}."), terminal.text
+        assert terminal.shows(f"port 3000 is http://127.0.0.1:{START + 1}")
+        assert [f"127.0.0.1:{START + 1}"] == listening(START + 1)
+        terminal.type("\r")
+        assert terminal.code() == 0, terminal.text
     (tmp_path / "taken").unlink()
     assert eventually(lambda: not listening(START) + listening(START + 1), GONE_S)
     for name in outside.sandboxes():
