@@ -23,20 +23,19 @@ from scripts import (
     plan,
     ports,
     process,
-    providers,
     settings,
     state,
     workflow,
 )
 from scripts.errors import ConfigError, DataError, UnavailableError, UsageError
-from scripts.lifecycle import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from scripts.connections import Line
+    from scripts.lifecycle import Work
     from scripts.model_endpoint import Endpoint
-    from scripts.providers import Sandbox, Specification
+    from scripts.providers import Sandbox
 
 log = logging.getLogger("nddt")
 
@@ -66,9 +65,7 @@ class Common:
         )
         for tidy in (state.tidy, ports.tidy, connections.tidy):
             tidy(loaded.process_environment)
-        provider = providers.get(loaded.provider)
-        loaded = replace(loaded, workspace=loaded.workspace or provider.workspace(loaded))
-        return Work(provider=provider, settings=loaded, yes=self.yes)
+        return lifecycle.work_with(loaded, loaded.provider, yes=self.yes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,12 +292,6 @@ def shell(common: Common, command: str | None) -> int:
     return workflow.run(work, made)
 
 
-def _specification(work: Work) -> Specification:
-    """Describe the persistent sandbox, or the one that `--name` names."""
-    user = work.provider.user(work.settings)
-    return plan.specification(work.settings, user, persistent=True, pid=os.getpid())
-
-
 def _port(text: str) -> int:
     try:
         return settings.port(text)
@@ -314,7 +305,7 @@ def show_ports(common: Common, *, add: str | None, remove: str | None, browse: s
     if len(wanted) > 1:
         raise UsageError("--add, --remove and --open exclude each other", "give one of them")
     work = common.work()
-    want = _specification(work)
+    want = lifecycle.wanted(work)
     connection = connections.existing(work, want, start=False)
     if not wanted:
         openings = ports.of(work.environ, want.name)
@@ -336,7 +327,7 @@ def copy(common: Common, source: str, target: str) -> None:
 
     copying.check(source, target)
     work = common.work()
-    want = _specification(work)
+    want = lifecycle.wanted(work)
     if common.dry:
         print(want.name)
         return
@@ -353,7 +344,7 @@ def _copy_of(common: Common) -> tuple[Work, Sandbox, Line]:
             "NDDT_WORKSPACE=sync makes one that has",
         )
     work = replace(work, settings=replace(work.settings, name=found.name))
-    return work, found, connections.existing_line(work, _specification(work))
+    return work, found, connections.existing_line(work, lifecycle.wanted(work))
 
 
 def push(common: Common) -> int:

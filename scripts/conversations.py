@@ -321,10 +321,10 @@ def fetch(kept: Store, argv: tuple[str, ...], limit_s: float) -> str:
         timer = threading.Timer(limit_s, end)
         timer.start()
         try:
-            with contextlib.suppress(BrokenPipeError), _pipe(started.stdin) as stdin:
+            with contextlib.suppress(BrokenPipeError), process.piped(started.stdin) as stdin:
                 stdin.writelines(line + b"\n" for line in lines)
-            take(kept, _pipe(started.stdout))
-            _pipe(started.stdout).read()  # what pads the archive
+            take(kept, process.piped(started.stdout))
+            process.piped(started.stdout).read()  # what pads the archive
         except (OSError, ValueError) as error:
             problem = str(error)
             if over.is_set():
@@ -333,16 +333,10 @@ def fetch(kept: Store, argv: tuple[str, ...], limit_s: float) -> str:
                 end()
         finally:
             timer.cancel()
-        errors = _pipe(started.stderr).read().decode(errors="replace").splitlines()
+        errors = process.piped(started.stderr).read().decode(errors="replace").splitlines()
     if started.returncode == 255:  # ssh's own
         problem = (errors or [problem])[-1]
     return problem
-
-
-def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    if stream is None:
-        raise ValueError("started without pipes")
-    return stream
 
 
 @contextlib.contextmanager

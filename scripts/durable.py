@@ -61,7 +61,7 @@ class Channel:
         self._reader.start()
 
     def _read_errors(self) -> None:
-        with _there(self._process.stderr) as stderr:
+        with process.piped(self._process.stderr) as stderr:
             for line in stderr:
                 self._errors.append(line.decode(errors="replace").rstrip())
 
@@ -77,7 +77,7 @@ class Channel:
             self._sending.acquire()
         try:
             with contextlib.suppress(OSError):
-                pipe = _there(self._process.stdin)
+                pipe = process.piped(self._process.stdin)
                 pipe.write(data)
                 pipe.flush()
         finally:
@@ -89,7 +89,7 @@ class Channel:
         Raises:
             TimeoutError: The deadline, a time of time.monotonic, is over.
         """
-        stdout = _there(self._process.stdout).fileno()
+        stdout = process.piped(self._process.stdout).fileno()
         while True:
             while self._received:  # also what an interrupted call has left
                 yield self._received.popleft()
@@ -104,20 +104,14 @@ class Channel:
     def close(self) -> int | None:
         """Let go, and give the exit code of ssh; None if it had to be ended."""
         with contextlib.suppress(OSError):
-            _there(self._process.stdin).close()
+            process.piped(self._process.stdin).close()
         code = process.wait(self._process, END_S)
         if code is None:
             os.killpg(self._process.pid, signal.SIGTERM)
             self._process.wait()
         self._reader.join(1)  # the pipe's command may keep it open
-        _there(self._process.stdout).close()
+        process.piped(self._process.stdout).close()
         return code
-
-
-def _there(stream: IO[bytes] | None) -> IO[bytes]:
-    if stream is None:
-        raise ValueError("started without pipes")
-    return stream
 
 
 class Stdin:

@@ -9,35 +9,33 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from scripts import connections, console, inside, plan, process, providers, settings
+from scripts import (
+    connections,
+    console,
+    inside,
+    lifecycle,
+    process,
+    providers,
+    settings,
+    ssh,
+    state,
+)
 from scripts.errors import DataError, NddtError, UnavailableError
-from scripts.lifecycle import Work, check_owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from scripts.lifecycle import Work
     from scripts.settings import Settings
     from scripts.ssh import Connection
 
 WORD = "--pipe"
 """The first argument of this program when it is a ProxyCommand."""
 SUFFIX = ".nddt"
-_OPTIONS: Mapping[str, str] = {
-    "User": "nddt",
-    "IdentitiesOnly": "yes",
-    "PreferredAuthentications": "publickey",
-    # The pipe itself leads into the sandbox and nowhere else.
-    "StrictHostKeyChecking": "no",
-    "UserKnownHostsFile": "/dev/null",
-    "GlobalKnownHostsFile": "/dev/null",
-    "UpdateHostKeys": "no",
-    "ConnectTimeout": "300",
-    "LogLevel": "ERROR",
-}
+_OPTIONS: Mapping[str, str] = {**ssh.THROUGH_A_PIPE, "User": "nddt", "ConnectTimeout": "300"}
 
 
 # -- the file -----------------------------------------------------------------------------------
@@ -72,16 +70,11 @@ def write(environ: Mapping[str, str], launcher: Path) -> Path:
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = place / "ssh_key"
     if not key.exists() or not key.with_suffix(".pub").exists():
-        key.unlink(missing_ok=True)
-        words = ("-q", "-t", "ed25519", "-N", "", "-C", "nddt", "-f", str(key))
-        made = process.capture(("ssh-keygen", *words))
+        made = ssh.make_key(key)
         if not made.ok:
             raise DataError(f"no key could be made: {made.last_line}", f"look at {place}")
     file = place / "ssh_config"
-    partial = file.with_suffix(".new")
-    partial.touch(0o600)
-    partial.write_text(configuration(launcher, key), encoding="utf-8")
-    partial.replace(file)
+    state.write(file, configuration(launcher, key))
     return file
 
 
@@ -148,7 +141,7 @@ def _connection(loaded: Settings, chosen: tuple[str, ...]) -> Connection:
     """
     works = tuple(_works(loaded, chosen))
     for work in works:
-        if connection := connections.known(work, _wanted(work)):
+        if connection := connections.known(work, lifecycle.wanted(work)):
             return connection
     problems = []
     for work in works:
@@ -158,8 +151,8 @@ def _connection(loaded: Settings, chosen: tuple[str, ...]) -> Connection:
             problems.append(f"{work.provider.TITLE}: {error.message}")
             continue
         if found is not None:
-            check_owner(work, found)
-            return connections.existing(work, _wanted(work))
+            lifecycle.check_owner(work, found)
+            return connections.existing(work, lifecycle.wanted(work))
     raise UnavailableError(
         f"there is no sandbox {loaded.name}", "see: inv list", detail="\n".join(problems)
     )
@@ -170,11 +163,4 @@ def _works(loaded: Settings, chosen: tuple[str, ...]) -> Iterator[Work]:
     for name in sorted(chosen, key=lambda one: one != loaded.provider):
         if name == "daytona" and not loaded.daytona_api_key and len(chosen) > 1:
             continue
-        provider = providers.get(name)
-        workspace = loaded.workspace or provider.workspace(loaded)
-        yield Work(provider=provider, settings=replace(loaded, workspace=workspace))
-
-
-def _wanted(work: Work) -> providers.Specification:
-    user = work.provider.user(work.settings)
-    return plan.specification(work.settings, user, persistent=True, pid=0)
+        yield lifecycle.work_with(loaded, name)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from scripts import console, image, ports, state
+from scripts import console, image, ports, providers, state
 from scripts.errors import CannotCreateError, NddtError, NoImageError, UnavailableError
+from scripts.plan import specification
 from scripts.ssh import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from scripts.plan import Plan
-    from scripts.providers import Provider, Sandbox
+    from scripts.providers import Provider, Sandbox, Specification
     from scripts.settings import Settings
 
 log = logging.getLogger("nddt")
@@ -36,6 +38,19 @@ class Work:
     def environ(self) -> Mapping[str, str]:
         """Our own environment."""
         return self.settings.process_environment
+
+
+def work_with(loaded: Settings, name: str, *, yes: bool = False) -> Work:
+    """Put together what every step needs, with a provider of this name."""
+    provider = providers.get(name)
+    chosen = loaded.workspace or provider.workspace(loaded)
+    return Work(provider=provider, settings=replace(loaded, workspace=chosen), yes=yes)
+
+
+def wanted(work: Work) -> Specification:
+    """Describe the directory's persistent sandbox, or the one that NDDT_NAME names."""
+    user = work.provider.user(work.settings)
+    return specification(work.settings, user, persistent=True, pid=os.getpid())
 
 
 # -- images ---------------------------------------------------------------------------------

@@ -272,6 +272,13 @@ def become(argv: Sequence[str]) -> NoReturn:
         os.execvp(argv[0], tuple(argv))  # noqa: S606  (there is no shell)
 
 
+def piped(stream: IO[bytes] | None) -> IO[bytes]:
+    """Give a stream of a program that was started with pipes."""
+    if stream is None:
+        raise ValueError("started without pipes")
+    return stream
+
+
 def wait(started: subprocess.Popen[bytes], timeout_s: float | None = None) -> int | None:
     """Wait for a started program.
 

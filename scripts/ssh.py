@@ -18,7 +18,7 @@ import socket
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from scripts import inside, process
 from scripts.errors import NotReachedError, PortTakenError, TransportLostError
@@ -34,23 +34,33 @@ CONNECT_S = 120
 CLOSE_S = 20
 """How long the pipe's command may take to end after its connection."""
 
-OPTIONS: Mapping[str, str] = {
-    "HostName": "nddt",
+THROUGH_A_PIPE: Mapping[str, str] = {
     "IdentitiesOnly": "yes",
-    "IdentityAgent": "none",
     "PreferredAuthentications": "publickey",
     # The pipe itself leads into the sandbox and nowhere else.
     "StrictHostKeyChecking": "no",
     "UserKnownHostsFile": "/dev/null",
     "GlobalKnownHostsFile": "/dev/null",
     "UpdateHostKeys": "no",
+    "LogLevel": "ERROR",
+}
+OPTIONS: Mapping[str, str] = {
+    **THROUGH_A_PIPE,
+    "HostName": "nddt",
+    "IdentityAgent": "none",
     # OpenSSH 9's default key exchange costs 60 ms more, to guard what never leaves a pipe.
     "KexAlgorithms": "curve25519-sha256",
     "Ciphers": "aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr",
     "ConnectTimeout": str(CONNECT_S),
     "ExitOnForwardFailure": "yes",
-    "LogLevel": "ERROR",
 }
+
+
+def make_key(private: Path) -> process.Result:
+    """Make a pair of keys in place of what is left of one, and give what ssh-keygen said."""
+    private.unlink(missing_ok=True)
+    options = ("-q", "-t", "ed25519", "-N", "", "-C", "nddt")
+    return process.capture(("ssh-keygen", *options, "-f", str(private)))
 
 
 class Forward(Protocol):
@@ -134,9 +144,7 @@ class Connection:
         private = self.directory / "key"
         public = self.directory / "key.pub"
         if not public.exists():
-            private.unlink(missing_ok=True)
-            options = ("-q", "-t", "ed25519", "-N", "", "-C", "nddt")
-            made = process.capture(("ssh-keygen", *options, "-f", str(private)))
+            made = make_key(private)
             if not made.ok:
                 raise TransportLostError(f"no key could be made: {made.last_line}")
         return public.read_text(encoding="ascii").strip()
@@ -307,7 +315,7 @@ class Lease:
 
     def _read_errors(self) -> None:
         # Nobody else reads this pipe; a full one would stop the connection.
-        for line in _pipe(self._process.stderr):
+        for line in process.piped(self._process.stderr):
             self._errors.append(line.decode(errors="replace").rstrip())
 
     def ends_within(self, seconds: float) -> bool:
@@ -326,7 +334,7 @@ class Lease:
             NotReachedError: The sandbox was not reached.
             PortTakenError: A port of this machine is somebody else's.
         """
-        stdin, stdout = _pipe(self._process.stdin), _pipe(self._process.stdout)
+        stdin, stdout = process.piped(self._process.stdin), process.piped(self._process.stdout)
         try:
             stdin.write(self._script)
             stdin.flush()
@@ -341,7 +349,7 @@ class Lease:
     def close(self) -> None:
         """Let go: the sandbox ends what is left of the session, and a pipe's command ends."""
         with contextlib.suppress(BrokenPipeError):
-            _pipe(self._process.stdin).close()
+            process.piped(self._process.stdin).close()
         # The pipe's command has the same stderr, so its end is seen here, too.
         self._reader.join(CLOSE_S)
         if self._reader.is_alive():
@@ -349,10 +357,4 @@ class Lease:
             self._reader.join(CLOSE_S)
         self._process.wait()
         for stream in (self._process.stdout, self._process.stderr):
-            _pipe(stream).close()
-
-
-def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    if stream is None:
-        raise ValueError("started without pipes")
-    return stream
+            process.piped(stream).close()

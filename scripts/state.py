@@ -58,6 +58,15 @@ def copy_directory(environ: Mapping[str, str], name: str) -> Path:
     return state_directory(environ) / "sync" / name
 
 
+def write(path: Path, text: str) -> None:
+    """Write a file for its owner alone, the whole of it or nothing."""
+    partial = path.with_suffix(f".{os.getpid()}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    partial.replace(path)
+
+
 def is_alive(pid: int) -> bool:
     """Tell whether a process of this machine exists."""
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shlex
 import time
 from dataclasses import asdict, dataclass, field
@@ -74,7 +73,7 @@ class Access:
 
     def store(self, directory: Path) -> None:
         """Keep it for the next connection, for our eyes only."""
-        _write(directory / "access", json.dumps(asdict(self)))
+        state.write(directory / "access", json.dumps(asdict(self)))
 
     def pipe(self, link: Link, environ: Mapping[str, str]) -> tuple[str, ...]:
         """Give the command that reaches `sh` in the sandbox."""
@@ -96,7 +95,7 @@ class Access:
         }
         config = link.directory / "gateway"
         lines = "".join(f"  {name} {value}\n" for name, value in options.items())
-        _write(config, f"Host gateway\n{lines}")
+        state.write(config, f"Host gateway\n{lines}")
         command = shlex.join(("sh", *link.server))
         return ("ssh", "-F", str(config), "-T", "gateway", command)
 
@@ -129,11 +128,3 @@ def explain(errors: str) -> None:
     if problem:
         problem.is_final = True
         raise problem
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(f".{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    partial.replace(path)
