@@ -13,18 +13,19 @@ import os
 import secrets
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scripts import process, reconcile, tree
+from scripts import process, reconcile, state, tree
 from scripts.errors import CannotCreateError, DataError, TransportLostError
 from scripts.reconcile import Known, Trees
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from scripts.reconcile import Base
+    from scripts.reconcile import Base, Decision
     from scripts.tree import Entry, Operation, Outcome
 
 log = logging.getLogger("nddt")
@@ -79,29 +80,33 @@ class Copies:
     memory: Path
     identity: str = ""
     """Of the other copy, when that has been looked at."""
+    stage: str = field(
+        default_factory=lambda: f"{tree.INCOMING}{os.getpid()}-{secrets.token_hex(4)}"
+    )
+    """Where files arrive before they are put into place, on either side."""
 
     # -- both directions
 
     def pull(self) -> Report:
         """Bring what has changed in the sandbox, but for what has changed here, too."""
-        trees = self._looked_at()
-        decision = reconcile.to_bring(trees)
-        report = Report(conflicts=list(decision.conflicts))
-        saving = [one for one in decision.conflicts if _is_file(trees.there.get(one))]
-        base = trees.base
-        _agree(base, trees, decision.agreed)
+        trees, decision, saving = self._decided(reconcile.to_bring)
+        report, base = Report(conflicts=list(decision.conflicts)), trees.base
         blocked: list[str] = []
         if decision.operations or saving:
-            with _Stage(self.here):
+            with self._stage(self.here):
                 self._fetch(trees, [*_files(decision.operations), *saving])
-                outcomes = tree.apply(str(self.here), decision.operations)
+                outcomes = tree.apply(str(self.here), self.stage, decision.operations)
                 # Somebody may have changed it here since we have looked.
                 blocked = [p for p, one in outcomes.items() if one.reason == "kept"]
                 late = [p for p in blocked if _is_file(trees.there.get(p))]
                 report.conflicts += late
                 links = {p: trees.there[p] for p in (*saving, *late) if trees.there[p].kind == "l"}
                 report.saved = self._saved([*saving, *late], links)
-            self._take_note(report, base, outcomes, trees, is_here=True)
+                done = [p for p, one in outcomes.items() if not one.reason]
+                files = [p for p in done if (now := outcomes[p].entry) and now.kind == "f"]
+                digests = {path: tree.digest(str(self.here), path) for path in files}
+            after = {p: (one.entry, trees.there.get(p)) for p, one in outcomes.items()}
+            _take_note(report, base, outcomes, after, digests)
         for path in {*report.conflicts, *(p for p in blocked if p in trees.there)}:
             here, there = base.get(path, reconcile.NEVER).here, trees.there.get(path)
             # What had no room here is to go there, too.
@@ -112,15 +117,11 @@ class Copies:
 
     def push(self) -> Report:
         """Send what has changed here; what it replaces in the sandbox is kept here."""
-        trees = self._looked_at()
-        decision = reconcile.to_send(trees)
-        report = Report(conflicts=list(decision.conflicts))
-        saving = [one for one in decision.conflicts if _is_file(trees.there.get(one))]
-        base = trees.base
-        _agree(base, trees, decision.agreed)
+        trees, decision, saving = self._decided(reconcile.to_send)
+        report, base = Report(conflicts=list(decision.conflicts)), trees.base
         if saving:
             links = {p: trees.there[p] for p in saving if trees.there[p].kind == "l"}
-            with _Stage(self.here):
+            with self._stage(self.here):
                 self._fetch(trees, saving)
                 report.saved = self._saved(saving, links)
         if decision.operations:
@@ -130,18 +131,30 @@ class Copies:
             counting.start()
             try:
                 if sent:
-                    self._wish("prepare")
+                    self._wish("prepare", stage=self.stage)
                     self._carry(sent, trees.here, trees.there, source=f"{self.here}/", target=":")
-                applied = self._wish("apply", operations=decision.operations)
+                applied = self._wish("apply", stage=self.stage, operations=decision.operations)
                 outcomes = {path: _outcome(one) for path, one in applied.items()}
                 if sent:
-                    self.other.ask({"do": "discard"})
-                    self.other.answer()
+                    self._wish("discard", stage=self.stage)
             finally:
                 counting.join()
-            self._take_note(report, base, outcomes, trees, is_here=False, digests=digests)
+            after = {p: (trees.here.get(p), one.entry) for p, one in outcomes.items()}
+            _take_note(report, base, outcomes, after, digests)
         self._remember(base)
         return report
+
+    def _decided(self, decide: Callable[[Trees], Decision]) -> tuple[Trees, Decision, list[str]]:
+        """Look at both, decide, and note what they agree on.
+
+        Returns:
+            Also the files of the sandbox's that are to be kept apart.
+        """
+        trees = self._looked_at()
+        decision = decide(trees)
+        _agree(trees.base, trees, decision.agreed)
+        saving = [one for one in decision.conflicts if _is_file(trees.there.get(one))]
+        return trees, decision, saving
 
     def changes(self) -> tuple[Trees, tuple[str, ...]]:
         """Tell which paths the sandbox has changed, conflicts among them."""
@@ -158,15 +171,23 @@ class Copies:
             paths: Files and links of there.
             target: Where they go, under the same paths.
         """
-        tree.prepare(str(target))
-        try:
+        with self._stage(target):
             files = [p for p in paths if _is_file(trees.there.get(p))]
             regular = [p for p in files if trees.there[p].kind == "f"]
             self._carry(regular, trees.there, {}, source=":", target=f"{target}/")
             links = {p: trees.there[p] for p in files if trees.there[p].kind == "l"}
-            _place(target, files, links, Path())
+            _place(target, self.stage, files, links, Path())
+
+    @contextmanager
+    def _stage(self, root: Path) -> Iterator[None]:
+        """Have the stage on this side, without those of processes that have been killed."""
+        left = [one for one in tree.stages(str(root)) if not state.is_alive(_pid(one))]
+        tree.discard(str(root), *left)
+        tree.prepare(str(root), self.stage)
+        try:
+            yield
         finally:
-            tree.discard(str(target))
+            tree.discard(str(root), self.stage)
 
     # -- looking
 
@@ -177,11 +198,11 @@ class Copies:
         self.other.ask({"do": "entries", "unless": tree.checksum(known), "identity": new})
         here = tree.entries(str(self.here))
         self.identity, found = self.other.answer()
+        there = self._there(found, known)
         if self.identity != before:
-            base, known = {}, {}
+            base = {}
         missing = [path for path, one in base.items() if one.here and path not in here]
         here |= {p: now for p in missing if (now := tree.look(str(self.here), p))}
-        there = self._there(found, known)
         trees = Trees(base=base, here=here, there=there)
         doubtful = trees.doubtful()
         if not doubtful:
@@ -231,7 +252,7 @@ class Copies:
         # a link in it could have rsync tell what is in a file that is none of its business.
         deltas = [p for p in paths if _size(others.get(p)) >= LARGE and _size(entries[p]) >= LARGE]
         whole = sorted(set(paths) - set(deltas))
-        target = f"{target}{tree.INCOMING}/" if target != ":" else f":{tree.INCOMING}/"
+        target = f"{target}{self.stage}/"
         for chosen, words in ((whole, ("--whole-file",)), (deltas, ("--copy-dest=../..",))):
             if chosen:
                 argv = self.other.rsync((*RSYNC, *words), source=source, target=target)
@@ -257,37 +278,8 @@ class Copies:
             place = Path(CONFLICTS, f"{name}-{attempt}" if attempt else name)
             if not (self.here / place).exists():
                 break
-        _place(self.here, paths, links, place)
+        _place(self.here, self.stage, paths, links, place)
         return str(place)
-
-    def _take_note(
-        self,
-        report: Report,
-        base: Base,
-        outcomes: Mapping[str, Outcome],
-        trees: Trees,
-        *,
-        is_here: bool,
-        digests: Mapping[str, str] | None = None,
-    ) -> None:
-        for path, one in outcomes.items():
-            if one.reason == "kept":
-                continue
-            if one.reason:
-                report.failed[path] = one.reason
-                continue
-            report.changed.append(path)
-            here = one.entry if is_here else trees.here.get(path)
-            there = trees.there.get(path) if is_here else one.entry
-            if here is None and there is None:
-                base.pop(path, None)
-            elif digests is not None:
-                base[path] = Known(here, there, digests.get(path, ""))
-            else:
-                is_file = here is not None and here.kind == "f"
-                base[path] = Known(
-                    here, there, tree.digest(str(self.here), path) if is_file else ""
-                )
 
     def _remembered(self) -> tuple[str, Base]:
         try:
@@ -309,17 +301,30 @@ class Copies:
         partial.replace(self.memory)
 
 
-class _Stage:
-    """Where files arrive before they are put into place."""
+def _pid(stage: str) -> int:
+    word = stage.removeprefix(tree.INCOMING).partition("-")[0]
+    return int(word) if word.isdecimal() else 0
 
-    def __init__(self, root: Path) -> None:
-        self._root = str(root)
 
-    def __enter__(self) -> None:
-        tree.prepare(self._root)
-
-    def __exit__(self, *_: object) -> None:
-        tree.discard(self._root)
+def _take_note(
+    report: Report,
+    base: Base,
+    outcomes: Mapping[str, Outcome],
+    after: Mapping[str, tuple[Entry | None, Entry | None]],
+    digests: Mapping[str, str],
+) -> None:
+    """Note what has been changed, and what is there now on this side and on the other."""
+    for path, one in outcomes.items():
+        if one.reason == "kept":
+            continue
+        if one.reason:
+            report.failed[path] = one.reason
+            continue
+        report.changed.append(path)
+        if after[path] == (None, None):
+            base.pop(path, None)
+        else:
+            base[path] = Known(*after[path], digests.get(path, ""))
 
 
 def _entry(read: Sequence[Any] | None) -> Entry | None:
@@ -374,16 +379,17 @@ def _agree(base: Base, trees: Trees, paths: Sequence[str]) -> None:
         base[path] = Known(here if same_mode else before.here, there, digest)
 
 
-def _place(root: Path, paths: Sequence[str], links: Mapping[str, Entry], place: Path) -> None:
+def _place(
+    root: Path, stage: str, paths: Sequence[str], links: Mapping[str, Entry], place: Path
+) -> None:
     """Move files from the stage to a place in the tree, and make links there."""
-    stage = root / tree.INCOMING
     for path in paths:
         target = root / place / path
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path in links:
             target.symlink_to(links[path].stamp)
-        elif (stage / path).is_file() and not (stage / path).is_symlink():
-            (stage / path).replace(target)
+        elif (root / stage / path).is_file() and not (root / stage / path).is_symlink():
+            (root / stage / path).replace(target)
 
 
 def _rsync(argv: Sequence[str], paths: Sequence[str], size: int) -> None:

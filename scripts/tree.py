@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 OURS = ".nddt"
 """Directory in the root for what is on its way, and for conflicts; it is not looked at."""
-INCOMING = ".nddt/incoming"
+INCOMING = f"{OURS}/incoming-"
+"""What the path of a stage begins with: a directory for the files of one exchange."""
 YOUNG_NS = 20_000_000
 """What has changed more recently than this may change again within one tick of the clock."""
 IN_THE_WAY = {errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP}
@@ -220,21 +221,35 @@ def _git(words: tuple[str, ...], repository: str, index: str, tree: str = "/") -
 # -- changing -------------------------------------------------------------------------------
 
 
-def _make_ours(root: str) -> None:
+def make_ours(root: str) -> None:
+    """Make the directory that is ours, which git is to ignore.
+
+    Raises:
+        OSError: That cannot be, or there is something else, such as a link to elsewhere.
+    """
     ours = os.path.join(root, OURS)
     os.makedirs(root, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         os.mkdir(ours, 0o700)
         with open(os.path.join(ours, ".gitignore"), "w", encoding="ascii") as file:
             file.write("*\n")
+    if not stat.S_ISDIR(os.lstat(ours).st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "it is no directory", ours)
 
 
-def prepare(root: str) -> None:
-    """Make an empty stage for incoming files."""
-    stage = os.path.join(root, INCOMING)
-    _make_ours(root)
-    shutil.rmtree(stage, ignore_errors=True)
-    os.mkdir(stage, 0o700)
+def prepare(root: str, stage: str) -> None:
+    """Make a stage, which nobody else has: what a killed exchange began may still go on."""
+    make_ours(root)
+    os.mkdir(os.path.join(root, stage), 0o700)
+
+
+def stages(root: str) -> list[str]:
+    """List the stages that are there."""
+    try:
+        names = os.listdir(os.path.join(root, OURS))
+    except FileNotFoundError:
+        return []
+    return [one for name in names if (one := f"{OURS}/{name}").startswith(INCOMING)]
 
 
 def identity(root: str, new: str) -> str:
@@ -248,35 +263,41 @@ def identity(root: str, new: str) -> str:
         with open(path, encoding="ascii") as file:
             return file.read(64)
     except (OSError, ValueError):
-        _make_ours(root)
+        make_ours(root)
         with open(path, "w", encoding="ascii") as file:
             file.write(new)
         return new
 
 
-def discard(root: str) -> None:
-    """Remove the stage, and the directory for it if nothing else is in there."""
+def discard(root: str, *unused: str) -> None:
+    """Remove stages, and the directory for them if nothing else is in there."""
     ours = os.path.join(root, OURS)
-    shutil.rmtree(os.path.join(root, INCOMING), ignore_errors=True)
+    for one in unused:
+        shutil.rmtree(os.path.join(root, one), ignore_errors=True)
     if os.path.isdir(ours) and os.listdir(ours) in ([], [".gitignore"]):
         shutil.rmtree(ours, ignore_errors=True)
 
 
-def apply(root: str, operations: Iterable[Operation]) -> dict[str, Outcome]:
+def apply(root: str, stage: str, operations: Iterable[Operation]) -> dict[str, Outcome]:
     """Make changes, each one whole or not at all, in an order in which they can be made.
 
     No link is followed on the way to a path, wherever it has come from.
+
+    Args:
+        root: Of the tree.
+        stage: Where the files are; there need not be one for changes without any.
+        operations: The changes.
     """
     todo = list(operations)
     removing = [one for one in todo if one.entry is None or _changes_kind(one)]
     outcomes = {}
     for one in sorted(removing, key=lambda one: one.path, reverse=True):
-        outcomes[one.path] = _tried(root, one._replace(entry=None))
+        outcomes[one.path] = _tried(root, stage, one._replace(entry=None))
     making = [one for one in todo if one.entry and _is_done(outcomes.get(one.path))]
     late = []
     for one in sorted(making, key=lambda one: one.path):
         expected = None if one.path in outcomes else one.expected
-        outcomes[one.path] = _tried(root, one._replace(expected=expected))
+        outcomes[one.path] = _tried(root, stage, one._replace(expected=expected))
         if one.entry and one.entry.kind == "d" and not outcomes[one.path].reason:
             late.append((one.path, one.entry))
     # Only now, since a directory may be one that nobody may write to.
@@ -295,7 +316,7 @@ def _is_done(outcome: Outcome | None) -> bool:
     return outcome is None or not outcome.reason
 
 
-def _tried(root: str, one: Operation) -> Outcome:  # noqa: PLR0911  (a line for each outcome)
+def _tried(root: str, stage: str, one: Operation) -> Outcome:  # noqa: PLR0911  (a line for each outcome)
     try:
         with _parent(root, one.path, make=one.entry is not None) as (parent, name):
             now = look(root, one.path)
@@ -304,7 +325,7 @@ def _tried(root: str, one: Operation) -> Outcome:  # noqa: PLR0911  (a line for 
                     return Outcome(None, "")
                 return Outcome(now, "kept")
             with _writable(parent):
-                _change(root, one, parent, name, now)
+                _change(os.path.join(root, stage), one, parent, name, now)
     except FileNotFoundError:
         if one.entry is None:
             return Outcome(None, "")
@@ -327,7 +348,7 @@ def _remove(parent: int, name: str, now: Entry | None) -> None:
         os.unlink(name, dir_fd=parent)
 
 
-def _change(root: str, one: Operation, parent: int, name: str, now: Entry | None) -> None:
+def _change(stage: str, one: Operation, parent: int, name: str, now: Entry | None) -> None:
     entry = one.entry
     if entry is None:
         _remove(parent, name, now)
@@ -339,7 +360,7 @@ def _change(root: str, one: Operation, parent: int, name: str, now: Entry | None
             os.unlink(name, dir_fd=parent)
         os.symlink(entry.stamp, name, dir_fd=parent)
     else:
-        source = os.path.join(root, INCOMING, one.path)
+        source = os.path.join(stage, one.path)
         if not stat.S_ISREG(os.lstat(source).st_mode):
             raise FileNotFoundError(source)
         try:
@@ -442,10 +463,11 @@ def answer(root: str, wish: dict[str, Any]) -> Any:
     if wish["do"] == "digests":
         return {path: digest(root, path) for path in wish["paths"]}
     if wish["do"] == "prepare":
-        return prepare(root)
+        discard(root, *stages(root))  # one exchange at a time looks at a sandbox
+        return prepare(root, wish["stage"])
     if wish["do"] == "discard":
-        return discard(root)
-    return apply(root, [operation(one) for one in wish["operations"]])
+        return discard(root, wish["stage"])
+    return apply(root, wish["stage"], [operation(one) for one in wish["operations"]])
 
 
 def operation(read: Any) -> Operation:

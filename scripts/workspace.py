@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts import connections, inside, plan, process, state, tree
+from scripts import connections, inside, lifecycle, process, state, tree
 from scripts.connections import PATIENCE_S, DeadLineError
 from scripts.errors import DataError, NddtError, TransportLostError
 from scripts.sync import Copies, Report
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from scripts.connections import Line
     from scripts.lifecycle import Work
+    from scripts.plan import Plan
     from scripts.providers import Sandbox
 
 log = logging.getLogger("nddt")
@@ -146,17 +147,32 @@ def _need(work: Work) -> None:
         engine.ensure_installed(("rsync", "git"), yes=work.yes, environ=work.environ)
 
 
-def push(work: Work, line: Line, directory: Path) -> Report:
-    """Send what has changed here."""
+def _exchanged(
+    work: Work, line: Line, directory: Path, act: Callable[[Copies], Report], done: str
+) -> Report:
+    """Make an exchange, and tell what has been `done`.
+
+    Raises:
+        DataError: The directory here cannot be read or changed.
+    """
     _need(work)
 
-    def act() -> Report:
+    def once() -> Report:
         with _copies(work, line, directory) as copies:
-            return copies.push()
+            return act(copies)
 
-    report = _lasting(line, act)
-    _tell(report, "sent")
+    try:
+        report = _lasting(line, once)
+    except OSError as error:
+        reason = f"{error.filename or directory}: {error.strerror or error}"
+        raise DataError(f"the directory cannot be used: {reason}", "see to it") from error
+    _tell(report, done)
     return report
+
+
+def push(work: Work, line: Line, directory: Path) -> Report:
+    """Send what has changed here."""
+    return _exchanged(work, line, directory, Copies.push, "sent")
 
 
 def pull(work: Work, line: Line, directory: Path) -> Report:
@@ -165,14 +181,7 @@ def pull(work: Work, line: Line, directory: Path) -> Report:
     Raises:
         DataError: Something of it could not be brought back.
     """
-    _need(work)
-
-    def act() -> Report:
-        with _copies(work, line, directory) as copies:
-            return copies.pull()
-
-    report = _lasting(line, act)
-    _tell(report, "brought back")
+    report = _exchanged(work, line, directory, Copies.pull, "brought back")
     if report.failed:
         raise DataError(f"{len(report.failed)} files could not be brought back")
     return report
@@ -194,7 +203,7 @@ def _tell(report: Report, done: str) -> None:
         )
 
 
-def session(work: Work, line: Line, made: plan.Plan, act: Callable[[], int]) -> int:
+def session(work: Work, line: Line, made: Plan, act: Callable[[], int]) -> int:
     """Send the directory, do something in the sandbox, and bring back what that has changed.
 
     Args:
@@ -219,7 +228,7 @@ def session(work: Work, line: Line, made: plan.Plan, act: Callable[[], int]) -> 
             pull(work, line, directory)
         except BaseException as error:
             line.stays = True
-            log.warning("%s", _left(line, error))
+            log.warning("%s — %s", *_left(line, error))
             if not isinstance(error, NddtError):
                 raise
         raise
@@ -227,20 +236,20 @@ def session(work: Work, line: Line, made: plan.Plan, act: Callable[[], int]) -> 
         conflicts += pull(work, line, directory).conflicts
     except NddtError as error:
         line.stays = True
-        raise type(error)(*_left(line, error).split(" — "), detail=error.detail) from error
+        raise type(error)(*_left(line, error), detail=error.detail) from error
     except BaseException as error:
         line.stays = True
-        log.warning("%s", _left(line, error))
+        log.warning("%s — %s", *_left(line, error))
         raise
     return code or (DataError.exit_code if conflicts else 0)
 
 
-def _left(line: Line, error: BaseException) -> str:
+def _left(line: Line, error: BaseException) -> tuple[str, str]:
     """Say that there is work in the sandbox, and how it is fetched."""
     reason = error.message if isinstance(error, NddtError) else "you have ended it"
     return (
-        f"what was done in {line.sandbox} is still there: {reason} — fetch it with: "
-        f"inv pull --name {line.sandbox}"
+        f"what was done in {line.sandbox} is still there: {reason}",
+        f"fetch it with: inv pull --name {line.sandbox}",
     )
 
 
@@ -254,11 +263,9 @@ def rescue(work: Work, sandbox: Sandbox) -> None:
         NddtError: That is not possible.
     """
     _need(work)
-    user = work.provider.user(work.settings)
-    chosen = replace(work.settings, name=sandbox.name)
-    want = plan.specification(chosen, user, persistent=True, pid=0)
+    work = replace(work, settings=replace(work.settings, name=sandbox.name))
     try:
-        line = connections.existing_line(replace(work, settings=chosen), want)
+        line = connections.existing_line(work, lifecycle.wanted(work))
         place, count = _rescued(work, line, Path(sandbox.workspace))
     except NddtError as error:
         raise type(error)(
@@ -282,8 +289,7 @@ def _rescued(work: Work, line: Line, directory: Path) -> tuple[Path, int]:
         files = [path for path in paths if path in trees.there]
         if files:
             if is_there:
-                tree.prepare(str(directory))  # what git is to ignore
-                tree.discard(str(directory))
+                tree.make_ours(str(directory))
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
             copies.fetch(trees, files, place)
     return place, len(files)

@@ -262,6 +262,35 @@ def test_another_sandbox_of_the_same_name(both: Both) -> None:
     assert (both.there / "a").read_text() == "1"
 
 
+def test_a_copy_that_has_lost_its_identity(both: Both) -> None:
+    """Is looked at anew: nothing is taken for removed, and what has changed here is sent."""
+    (both.here / "a").write_text("1")
+    (both.here / "b").write_text("1")
+    both.copies.push()
+    (both.there / ".nddt/id").unlink()
+    (both.here / "a").write_text("here")
+
+    report = both.copies.push()
+
+    assert report.conflicts == ["a"]
+    assert contents(both.here) == contents(both.there)
+    assert (both.there / "a").read_text() == "here"
+    assert saved(both.here) == [b"1"]
+
+
+def test_what_is_ours_must_be_a_directory(both: Both, tmp_path: Path) -> None:
+    """A link at its place, of a project that is somebody else's, leads nowhere."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (both.here / ".nddt").symlink_to(outside)
+    (both.there / "a").write_text("1")
+
+    with pytest.raises(NotADirectoryError):
+        both.copies.pull()
+    assert not list(outside.iterdir())
+    assert not (both.here / "a").exists()
+
+
 def test_a_link_here_leads_nowhere(both: Both, tmp_path: Path) -> None:
     """A directory that was replaced by a link is not written through."""
     (both.here / "d").mkdir()
