@@ -22,7 +22,7 @@ import zlib
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from scripts import naming, process, signals, state
+from scripts import naming, process, signals, state, tree
 from scripts.errors import ConfigError, NddtError, TransportLostError
 from scripts.provisions import File, Provision
 
@@ -103,7 +103,7 @@ def _files(directory: Path) -> dict[str, _Known]:
         return found
     for where, _, names, descriptor in os.fwalk(directory, follow_symlinks=False):
         for name in names:
-            path = os.path.relpath(os.path.join(where, name), directory)  # noqa: PTH118
+            path = os.path.relpath(os.path.join(where, name), directory)  # noqa: PTH118  (fwalk gives text)
             if not NAME.fullmatch(path) or len(found) >= MOST_FILES:
                 continue
             with contextlib.suppress(FileNotFoundError):
@@ -113,23 +113,12 @@ def _files(directory: Path) -> dict[str, _Known]:
     return found
 
 
-@contextlib.contextmanager
-def _place(directory: Path, name: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+def _place(
+    directory: Path, name: str, *, make: bool = False
+) -> contextlib.AbstractContextManager[tuple[int, str]]:
     """Give the directory that a file is in, open, and its name there; no link leads astray."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-    *parents, leaf = name.split("/")
-    descriptor = os.open(directory, flags)
-    try:
-        for one in parents:
-            if make:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(one, 0o700, dir_fd=descriptor)
-            deeper = os.open(one, flags, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = deeper
-        yield descriptor, leaf
-    finally:
-        os.close(descriptor)
+    top = os.open(directory, tree.DIRECTORY | os.O_NOFOLLOW)
+    return tree.below(top, name, 0o700 if make else None)
 
 
 def _read(directory: Path, name: str) -> bytes:
@@ -242,7 +231,7 @@ def sender(inside: str) -> str:
 class _Limited:
     """The first so many bytes of a stream; more are an error."""
 
-    def __init__(self, stream: IO[bytes], limit: int) -> None:
+    def __init__(self, stream: gzip.GzipFile, limit: int) -> None:
         self._stream = stream
         self._left = limit
 
@@ -271,8 +260,9 @@ def take(kept: Store, stream: IO[bytes]) -> int:
     count = 0
     names = _files(kept.directory)
     with gzip.GzipFile(fileobj=stream, mode="rb") as plain:
-        limited = _Limited(plain, FETCHED)  # type: ignore[arg-type]
+        limited = _Limited(plain, FETCHED)
         try:
+            # It only ever calls `read`, though its type asks for more.
             with tarfile.open(fileobj=limited, mode="r|") as archive:  # type: ignore[call-overload]
                 for number, member in enumerate(archive):
                     if number >= MOST_FILES:

@@ -30,6 +30,7 @@ INCOMING = f"{OURS}/incoming-"
 """What the path of a stage begins with: a directory for the files of one exchange."""
 YOUNG_NS = 20_000_000
 """What has changed more recently than this may change again within one tick of the clock."""
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 IN_THE_WAY = {errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP}
 GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false")
 
@@ -403,20 +404,33 @@ def _parent(root: str, path: str, *, make: bool = False) -> Iterator[tuple[int, 
     """
     if not is_inside(path):
         raise ValueError(path)
+    with below(os.open(root, DIRECTORY), path, 0o755 if make else None) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def below(top: int, path: str, mode: int | None) -> Iterator[tuple[int, str]]:
+    """Open the directory of a path, following no link, and give it with the path's last part.
+
+    Args:
+        top: An open directory, which is closed in the end.
+        path: In it.
+        mode: With which missing directories are made; None if they are not.
+    """
     *directories, name = path.split("/")
-    here = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    here = top
     try:
         for one in directories:
             try:
-                below = os.open(one, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
+                next_one = os.open(one, DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
             except FileNotFoundError:
-                if not make:
+                if mode is None:
                     raise
-                with _writable(here):
-                    os.mkdir(one, 0o755, dir_fd=here)
-                below = os.open(one, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
+                with _writable(here), contextlib.suppress(FileExistsError):
+                    os.mkdir(one, mode, dir_fd=here)
+                next_one = os.open(one, DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
             os.close(here)
-            here = below
+            here = next_one
         yield here, name
     finally:
         os.close(here)

@@ -138,15 +138,38 @@ def test_what_both_have_changed(copying: Caller, outside: Outside) -> None:
     assert kept("cleanup", "--name", name, "--yes").code == 0
 
 
-def test_a_killed_client_loses_nothing(copying: Caller, outside: Outside) -> None:
-    """The sandbox is still there, and `pull` fetches the work and lets it go."""
-    with ended(
-        copying.start("shell", "--command", "echo precious >work; echo up; sleep 1000")
-    ) as running:
+def killed_at_work(copying: Caller, outside: Outside) -> str:
+    """Kill a client when there is work in its sandbox, and give that one's name."""
+    command = "echo precious >work; echo up; sleep 1000"
+    with ended(copying.start("shell", "--command", command)) as running:
         assert running.stdout
         assert running.stdout.readline() == b"up\n"
         (name,) = outside.sandboxes()
         running.kill()
+    return name
+
+
+def test_work_that_has_no_place_here_stays_there(copying: Caller, outside: Outside) -> None:
+    """The sandbox is kept, and the message says how the work is fetched."""
+    (copying.directory / ".nddt").write_text("in the way")
+
+    done = copying("shell", "--command", "echo precious >work")
+
+    (name,) = outside.sandboxes()
+    assert (done.code, done.stdout) == (65, b"")
+    (line,) = done.said.splitlines()
+    assert ".nddt: Not a directory" in line
+    assert line.endswith(f"fetch it with: inv pull --name {name}")
+    (copying.directory / ".nddt").unlink()
+    pulled = copying("pull", "--name", name)
+    assert pulled.code == 0, pulled.said
+    assert (copying.directory / "work").read_text() == "precious\n"
+    assert copying("cleanup", "--name", name, "--yes").code == (0 if outside.sandboxes() else 69)
+
+
+def test_a_killed_client_loses_nothing(copying: Caller, outside: Outside) -> None:
+    """The sandbox is still there, and `pull` fetches the work and lets it go."""
+    name = killed_at_work(copying, outside)
 
     pulled = copying("pull", "--name", name)
 
@@ -158,14 +181,7 @@ def test_a_killed_client_loses_nothing(copying: Caller, outside: Outside) -> Non
 
 def test_a_clean_up_rescues(copying: Caller, outside: Outside) -> None:
     """What a killed client has not fetched is put aside."""
-    with ended(
-        copying.start("shell", "--command", "echo precious >work; echo up; sleep 1000")
-    ) as running:
-        assert running.stdout
-        assert running.stdout.readline() == b"up\n"
-        (name,) = outside.sandboxes()
-        running.kill()
-    eventually(lambda: running.poll() is not None)
+    name = killed_at_work(copying, outside)
 
     cleaned = copying("cleanup", "--name", name, "--yes")
 
