@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     from scripts.image import Recipe
     from scripts.providers import Link, Sandbox, Specification
 
-# A shell starts what runs in its background with SIGINT ignored, and no program that a test
-# starts and interrupts could undo that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts what runs in its background with SIGINT ignored, and nohup(1) with SIGHUP; no
+# program that a test starts and ends with them could undo that.
+for _signum, _usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_signum) is signal.SIG_IGN:
+        signal.signal(_signum, _usual)
 
 hypothesis_settings.register_profile("here", deadline=None)
 hypothesis_settings.register_profile("ci", deadline=None, derandomize=True, database=None)

@@ -7,17 +7,21 @@ import re
 import shutil
 import subprocess
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.daytona_double import DaytonaDouble
 from tests.integration.contract import (
     OUTSIDES,
     REPOSITORY,
     Caller,
+    Cloud,
     Mine,
     Outside,
+    caller_of,
     eventually,
     processes,
 )
@@ -174,6 +178,39 @@ def model() -> Iterator[Callable[..., ScriptedModel]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture(scope="session")
+def clouds(
+    on_own_machine: tuple[str, ...], environ: Mapping[str, str], base: Path
+) -> Iterator[list[Cloud]]:
+    """Three platforms, so that three faults can be tried at a time."""
+    launcher = (*on_own_machine, str(REPOSITORY / "nddt"))
+    with ExitStack() as stack:
+        made = []
+        for number in range(3):
+            directory = base / "w" / f"cloud-{number}"
+            directory.mkdir()
+            double = stack.enter_context(DaytonaDouble(minute_s=1.0))
+            made.append(Cloud(caller_of(double, launcher, environ, directory), double))
+            built = made[-1].caller("daytona.build-image", within_s=500)
+            assert built.code == 0, built.said
+        yield made
+
+
+@pytest.fixture
+def cloud(clouds: list[Cloud], workspace: Path) -> Iterator[Cloud]:
+    """The first of them; what a test leaves there is removed, and nothing goes wrong."""
+    double = clouds[0].double
+    known = {"XDG_STATE_HOME": str(workspace)}
+    caller = clouds[0].caller.to(workspace).having(**known)
+    double.heal()
+    double.forget_requests()
+    yield Cloud(caller, double)
+    double.heal()
+    caller("cleanup", "--all", "--yes")
+    eventually(lambda: not double.sandboxes(), 15)
+    assert not double.sandboxes()
 
 
 ON_DOCKER = pytest.mark.parametrize("outside", ["docker"], indirect=True)

@@ -158,6 +158,42 @@ def end(running: subprocess.Popen[bytes], within_s: float = 30) -> Done:
     return Done(code=running.returncode, stdout=stdout or b"", stderr=stderr)
 
 
+# -- somebody in the cloud ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A caller whose provider is the double, and the double."""
+
+    caller: Caller
+    double: DaytonaDouble
+
+    def agent(self, script: str) -> Caller:
+        """Have a shell script in place of the agent."""
+        return self.caller.with_agent(script).having(ANTHROPIC_API_KEY=KEY)
+
+    def ours(self) -> list[str]:
+        """Name the sandboxes that exist."""
+        return [one.name for one in self.double.sandboxes().values() if one.state != "destroying"]
+
+
+def caller_of(
+    double: DaytonaDouble, launcher: tuple[str, ...], environ: Mapping[str, str], directory: Path
+) -> Caller:
+    """Give somebody with an account there."""
+    return Caller(
+        provider="daytona",
+        launcher=launcher,
+        directory=directory,
+        environ={
+            **environ,
+            **double.environ,
+            "NDDT_IDLE_MINUTES": "600",
+            "XDG_STATE_HOME": str(directory),  # a gateway that is known to this test alone
+        },
+    )
+
+
 # -- a terminal -----------------------------------------------------------------------------
 
 _ESCAPES = re.compile(

@@ -6,28 +6,21 @@ import os
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.daytona_double import FAULTS, DaytonaDouble, Row, fault
 from tests.integration.contract import (
-    KEY,
-    REPOSITORY,
-    Caller,
+    Cloud,
     Done,
     Terminal,
     end,
     eventually,
 )
 from tests.integration.test_contract_terminal import say
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 LIFECYCLE = (
     "Creating Daytona sandbox: ",
@@ -37,77 +30,6 @@ LIFECYCLE = (
     "Creating Daytona API client...",
     "Connecting via SSH...",
 )
-
-
-@dataclass(frozen=True)
-class Cloud:
-    """A caller whose provider is the double, and the double."""
-
-    caller: Caller
-    double: DaytonaDouble
-
-    def agent(self, script: str) -> Caller:
-        """Have a shell script in place of the agent."""
-        command = f"bash -c {_quoted(script)} agent"
-        return self.caller.having(NDDT_COMMAND=command, ANTHROPIC_API_KEY=KEY)
-
-    def ours(self) -> list[str]:
-        """Name the sandboxes that exist."""
-        return [one.name for one in self.double.sandboxes().values() if one.state != "destroying"]
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
-def caller_of(
-    double: DaytonaDouble, launcher: tuple[str, ...], environ: Mapping[str, str], directory: Path
-) -> Caller:
-    """Give somebody with an account there."""
-    return Caller(
-        provider="daytona",
-        launcher=launcher,
-        directory=directory,
-        environ={
-            **environ,
-            **double.environ,
-            "NDDT_IDLE_MINUTES": "600",
-            "XDG_STATE_HOME": str(directory),  # a gateway that is known to this test alone
-        },
-    )
-
-
-@pytest.fixture(scope="module")
-def clouds(
-    on_own_machine: tuple[str, ...], environ: Mapping[str, str], base: Path
-) -> Iterator[list[Cloud]]:
-    """Three platforms, so that three faults can be tried at a time."""
-    launcher = (*on_own_machine, str(REPOSITORY / "nddt"))
-    with ExitStack() as stack:
-        made = []
-        for number in range(3):
-            directory = base / "w" / f"cloud-{number}"
-            directory.mkdir()
-            double = stack.enter_context(DaytonaDouble(minute_s=1.0))
-            made.append(Cloud(caller_of(double, launcher, environ, directory), double))
-            built = made[-1].caller("daytona.build-image", within_s=500)
-            assert built.code == 0, built.said
-        yield made
-
-
-@pytest.fixture
-def cloud(clouds: list[Cloud], workspace: Path) -> Iterator[Cloud]:
-    """The first of them; what a test leaves there is removed, and nothing goes wrong."""
-    double = clouds[0].double
-    known = {"XDG_STATE_HOME": str(workspace)}
-    caller = clouds[0].caller.to(workspace).having(**known)
-    double.heal()
-    double.forget_requests()
-    yield Cloud(caller, double)
-    double.heal()
-    caller("cleanup", "--all", "--yes")
-    eventually(lambda: not double.sandboxes(), 15)
-    assert not double.sandboxes()
 
 
 def counted(double: DaytonaDouble) -> list[str]:

@@ -9,12 +9,9 @@ import pytest
 
 from tests.integration.contract import Terminal, end, ended, eventually
 from tests.integration.test_contract_ports import SERVE, START, fetched, listening, taken
-from tests.integration.test_daytona import Cloud, cloud, clouds
 
 if TYPE_CHECKING:
-    from tests.integration.contract import Caller
-
-__all__ = ["cloud", "clouds"]
+    from tests.integration.contract import Caller, Cloud
 
 
 def test_a_preview_is_a_signed_address(cloud: Cloud) -> None:

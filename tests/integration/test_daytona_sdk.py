@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.daytona_double import DaytonaDouble
-from tests.integration.contract import REPOSITORY, Caller
+from tests.integration.contract import REPOSITORY, Caller, caller_of, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,17 +50,8 @@ def caller(
     workspace: Path,
 ) -> Caller:
     """Somebody with an account there, and with the locked SDK."""
-    return Caller(
-        provider="daytona",
-        launcher=(*on_own_machine, str(REPOSITORY / "nddt")),
-        directory=workspace,
-        environ={
-            **environ,
-            **double.environ,
-            "NDDT_IDLE_MINUTES": "600",
-            "XDG_STATE_HOME": str(workspace),
-        },
-    )
+    launcher = (*on_own_machine, str(REPOSITORY / "nddt"))
+    return caller_of(double, launcher, environ, workspace)
 
 
 def test_the_old_sdk_does_everything(
@@ -73,7 +64,7 @@ def test_the_old_sdk_does_everything(
     done = old("run", "--demo", "--prompt", "Say hello", within_s=500)
     assert done.code == 0, done.said
     assert "“Say hello”" in done.stdout.decode()
-    assert not double.sandboxes()
+    assert eventually(lambda: not double.sandboxes())
     for task in ("create-sandbox", "stop", "start", "archive"):
         done = old(f"daytona.{task}")
         assert (done.code, done.lines) == (0, ["nddt-workspace"]), (task, done.said)
@@ -82,7 +73,7 @@ def test_the_old_sdk_does_everything(
     assert any("nddt-workspace" in line for line in old("daytona.list").lines)
     done = old("daytona.cleanup", "--all", "--images", "--yes")
     assert (done.code, done.lines[0]) == (0, "nddt-workspace"), done.said
-    assert not double.sandboxes()
+    assert eventually(lambda: not double.sandboxes())
 
 
 def test_a_version_mismatch_names_the_sdk(caller: Caller, double: DaytonaDouble) -> None:
