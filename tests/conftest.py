@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from scripts.image import Recipe
     from scripts.providers import Link, Sandbox, Specification
 
-# A shell starts what runs in its background with SIGINT ignored, and nohup(1) with SIGHUP; no
-# program that a test starts and ends with them could undo that.
+# A shell starts what runs in its background with SIGINT and SIGQUIT ignored, and nohup(1) with
+# SIGHUP; no program that a test starts and ends with them could undo that.
 for _signum, _usual in (
     (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
     (signal.SIGHUP, signal.SIG_DFL),
 ):
     if signal.getsignal(_signum) is signal.SIG_IGN:
