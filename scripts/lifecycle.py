@@ -85,6 +85,10 @@ def build(work: Work, plan: Plan, version: str) -> None:
 def build_image(work: Work, plan: Plan) -> str:
     """Build the plan's image, if it is not there, and give its name."""
     work.provider.prepare(work.settings, yes=work.yes)
+    if plan.sandbox.is_synced:
+        from scripts import workspace  # noqa: PLC0415  (only where a directory is copied)
+
+        workspace.need(work)
     version = agent_version(work, plan)
     build(work, plan, version)
     return plan.image(version)

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
@@ -137,6 +138,36 @@ def run_to_file(argv: Sequence[str], output: Path) -> int:
 def _terminate(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGTERM)
+
+
+def follow(argv: Sequence[str], on_output: Callable[[str], None], *, stdin: bytes) -> Result:
+    """Run a program to its end, and hand over pieces of its stdout as they come.
+
+    Args:
+        argv: The program and its arguments.
+        on_output: Called with each piece, which may end anywhere.
+        stdin: What it reads.
+
+    Raises:
+        UnavailableError: The program is not installed.
+    """
+    log.debug("+ %s", shlex.join(argv))
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as errors:
+        given.write(stdin)
+        given.seek(0)
+        with (
+            _installed(argv[0]),
+            subprocess.Popen(argv, stdin=given, stdout=subprocess.PIPE, stderr=errors) as running,
+        ):
+            try:
+                while block := os.read(piped(running.stdout).fileno(), 65536):
+                    on_output(block.decode(errors="replace"))
+            except BaseException:
+                running.kill()
+                raise
+        errors.seek(0)
+        said = errors.read().decode(errors="replace")
+    return Result(argv=tuple(argv), code=exit_code(running.returncode), stdout="", stderr=said)
 
 
 def stream(

@@ -193,7 +193,7 @@ class Settings:
         _choice("", "mount", "sync", "none"),
         "",
         "How the current directory reaches /workspace: mount, sync (a copy) or none; empty means "
-        "mount with Docker, none with Daytona.",
+        "mount with Docker on this machine, sync elsewhere.",
     )
     readonly: bool = _variable(
         "NDDT_WORKSPACE_READONLY", _boolean, "false", "The sandbox cannot change the directory."

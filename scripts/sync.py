@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import secrets
 import threading
 import time
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scripts import process, reconcile, state, tree
+from scripts import console, process, reconcile, state, tree
 from scripts.errors import CannotCreateError, DataError, TransportLostError
 from scripts.reconcile import Known, Trees
 
@@ -73,11 +74,13 @@ class Copies:
         here: This machine's directory.
         other: The sandbox's.
         memory: File for what is known.
+        private: A path that stays here unless git tracks it.
     """
 
     here: Path
     other: Other
     memory: Path
+    private: str = ""
     identity: str = ""
     """Of the other copy, when that has been looked at."""
     stage: str = field(
@@ -196,7 +199,7 @@ class Copies:
         known = {path: one.there for path, one in base.items() if one.there}
         new = secrets.token_hex(16)
         self.other.ask({"do": "entries", "unless": tree.checksum(known), "identity": new})
-        here = tree.entries(str(self.here))
+        here = tree.entries(str(self.here), self.private)
         self.identity, found = self.other.answer()
         there = self._there(found, known)
         if self.identity != before:
@@ -399,10 +402,12 @@ def _rsync(argv: Sequence[str], paths: Sequence[str], size: int) -> None:
         CannotCreateError: There is no room on one of the sides.
         TransportLostError: The connection broke.
     """
-    if size > NOTEWORTHY:
-        log.info("copying %d files of %d MB", len(paths), size // 1_000_000)
     listed = b"\0".join(b"./" + os.fsencode(path) for path in paths)
-    done = process.capture(argv, stdin=listed)
+    if size < NOTEWORTHY:
+        done = process.capture(argv, stdin=listed)
+    else:
+        title = f"copying {len(paths)} files of {size // 1_000_000} MB"
+        done = _rsync_shown(argv, listed, title)
     if done.code in {0, 23, 24} and "No space left" not in done.stderr:
         return
     if "No space left" in done.stderr or "Disk quota" in done.stderr:
@@ -410,3 +415,22 @@ def _rsync(argv: Sequence[str], paths: Sequence[str], size: int) -> None:
             f"there is no room for {len(paths)} files of {size} bytes", "make some, and try again"
         )
     raise TransportLostError(f"the files were not copied: {done.last_line}", detail=done.stderr)
+
+
+def _rsync_shown(argv: Sequence[str], listed: bytes, title: str) -> process.Result:
+    """Run rsync, and show at a terminal how far it is."""
+    log.info("%s", title)
+    # What macOS has by that name cannot tell.
+    can_tell = "rsync  version 3" in process.capture((argv[0], "--version")).stdout
+    if not (can_tell and console.is_terminal(2)):
+        return process.capture(argv, stdin=listed)
+    show = console.progress(title)
+
+    def on_output(text: str) -> None:
+        if percents := re.findall(r"\d+%", text):
+            show(percents[-1])
+
+    try:
+        return process.follow((*argv, "--info=progress2"), on_output, stdin=listed)
+    finally:
+        show("")

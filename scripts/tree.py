@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -67,8 +68,13 @@ class Outcome(NamedTuple):
 # -- looking --------------------------------------------------------------------------------
 
 
-def entries(root: str) -> dict[str, Entry]:  # noqa: C901  (one walk)
-    """Look at all of a tree, but for what is ignored there (see `ignored`)."""
+def entries(root: str, private: str = "") -> dict[str, Entry]:  # noqa: C901  (one walk)
+    """Look at all of a tree, but for what is ignored there (see `ignored`).
+
+    Args:
+        root: Of the tree.
+        private: A path that is ignored, too, unless git tracks it.
+    """
     found: dict[str, Entry] = {}
     began = time.time_ns()
     young = []
@@ -90,7 +96,7 @@ def entries(root: str) -> dict[str, Entry]:  # noqa: C901  (one walk)
                 continue
             names = {one.name for one in children}
             if not in_git and (not directory or ".git" in names):
-                skipped |= ignored(root, directory, nothing)
+                skipped |= ignored(root, directory, nothing, "" if directory else private)
             is_repository = in_git and "HEAD" in names
             for one in children:
                 path = os.path.join(directory, one.name)
@@ -162,7 +168,7 @@ def digest(root: str, path: str) -> str:
     return hashed.hexdigest()
 
 
-def ignored(root: str, directory: str, nothing: str) -> set[str]:
+def ignored(root: str, directory: str, nothing: str, private: str = "") -> set[str]:
     """Ask git what of a directory is ignored: .gitignore and .nddtignore, as in a repository.
 
     The directory's own repository says what is ignored all the same because it is tracked;
@@ -172,6 +178,7 @@ def ignored(root: str, directory: str, nothing: str) -> set[str]:
         root: Of the tree.
         directory: In it, with or without a repository.
         nothing: See `_no_repository`.
+        private: A path in it that is ignored, too, unless it is tracked.
 
     Returns:
         Paths of files and directories.
@@ -182,12 +189,13 @@ def ignored(root: str, directory: str, nothing: str) -> set[str]:
         with open(place, encoding="utf-8", errors="surrogateescape") as file:
             place = os.path.join(top, file.read().removeprefix("gitdir:").strip())
     exclude = os.path.join(place, "info", "exclude")
-    more = (f"--exclude-from={exclude}",) if os.path.isfile(exclude) else ()
+    more = [f"--exclude-from={exclude}"] if os.path.isfile(exclude) else []
+    more += ["--exclude=/" + re.sub(r"([^\w/.-])", r"\\\1", private)] if private else []
     index = os.path.join(place, "index")
     words = ("ls-files", "-o", "-i", "--directory", "-z")
     untracked = _git((*words, "--exclude-standard", *more), nothing, index, top)
     if untracked is None:  # an index that only its own repository can read
-        untracked = _git((*words, "--exclude-standard"), place, index, top)
+        untracked = _git((*words, "--exclude-standard", *more), place, index, top)
     own = _git((*words, "--exclude-per-directory=.nddtignore"), nothing, "", top)
     listed = os.fsdecode((untracked or b"") + (own or b"")).split("\0")
     return {os.path.join(directory, one.rstrip("/")) for one in listed if one}

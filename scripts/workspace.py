@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 import shutil
 import tempfile
@@ -104,6 +105,12 @@ def _notes(work: Work, name: str) -> Path:
     return state.copy_directory(work.environ, name)
 
 
+def _settings_file(work: Work, directory: Path) -> str:
+    """Give the path in a directory of its .env file, which holds keys that are for nddt."""
+    path = os.path.relpath(directory / work.settings.env_file, directory)
+    return path if tree.is_inside(path) else ""
+
+
 @contextmanager
 def _copies(work: Work, line: Line, directory: Path) -> Iterator[Copies]:
     """Have both copies, for one process at a time."""
@@ -112,7 +119,12 @@ def _copies(work: Work, line: Line, directory: Path) -> Iterator[Copies]:
     with state.lock(notes):
         remote = Remote(line)
         try:
-            yield Copies(here=directory, other=remote, memory=notes / "known.json")
+            yield Copies(
+                here=directory,
+                other=remote,
+                memory=notes / "known.json",
+                private=_settings_file(work, directory),
+            )
         finally:
             remote.close()
 
@@ -140,7 +152,8 @@ def _lasting(line: Line, act: Callable[[], Report]) -> Report:
 # -- there and back ---------------------------------------------------------------------------
 
 
-def _need(work: Work) -> None:
+def need(work: Work) -> None:
+    """Make sure that what copies is installed here."""
     if not (process.find("rsync") and process.find("git")):
         from scripts import engine  # noqa: PLC0415  (only where something is missing)
 
@@ -155,7 +168,7 @@ def _exchanged(
     Raises:
         DataError: The directory here cannot be read or changed.
     """
-    _need(work)
+    need(work)
 
     def once() -> Report:
         with _copies(work, line, directory) as copies:
@@ -262,7 +275,7 @@ def rescue(work: Work, sandbox: Sandbox) -> None:
     Raises:
         NddtError: That is not possible.
     """
-    _need(work)
+    need(work)
     work = replace(work, settings=replace(work.settings, name=sandbox.name))
     try:
         line = connections.existing_line(work, lifecycle.wanted(work))
@@ -301,7 +314,7 @@ def compared(work: Work, line: Line, directory: Path) -> Iterator[tuple[Path, tu
 
     Gives that directory, and the paths.
     """
-    _need(work)
+    need(work)
     with tempfile.TemporaryDirectory(prefix="nddt-") as made:
         here, there = Path(made, "here"), Path(made, "sandbox")
         here.mkdir()

@@ -165,6 +165,30 @@ def test_ignored_files_stay_where_they_are(both: Both) -> None:
     assert not (both.here / "build/other").exists()
 
 
+@pytest.mark.parametrize("name", ["sub/my [1]*.env", ".env"])
+def test_the_settings_stay_unless_they_are_tracked(both: Both, name: str) -> None:
+    """They hold keys; where git has them anyway, a copy without them would look damaged."""
+    path = both.here / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("KEY=secret")
+    (both.here / "sub").mkdir(exist_ok=True)
+    (both.here / "sub/.env").write_text("theirs")
+    both.copies.private = name
+
+    both.copies.push()
+
+    assert not (both.there / name).exists()
+    assert (both.there / "sub/.env").read_text() == "theirs"
+    (both.there / name).write_text("the agent's")
+    assert both.copies.pull().conflicts == [name]
+    assert (path.read_text(), saved(both.here)) == ("KEY=secret", [b"the agent's"])
+    subprocess.run(("git", "init", "-q", str(both.here)), check=True)
+    subprocess.run(("git", "-C", str(both.here), "add", "-f", name), check=True)
+    path.write_text("KEY=tracked")
+    both.copies.push()
+    assert (both.there / name).read_text() == "KEY=tracked"
+
+
 def test_looking_at_a_repository_is_no_change(both: Both) -> None:
     """Git writes its index anew for nothing; only what is in it counts."""
     git = ("git", "-C", str(both.here), "-c", "user.name=a", "-c", "user.email=a@b")

@@ -116,7 +116,7 @@ class Provider(Protocol):
     """Whether sandboxes are on other machines: connections to them may break and be taken anew."""
 
     def workspace(self, settings: Settings) -> str:
-        """Say how it shows the directory unless NDDT_WORKSPACE does: `mount` or `none`."""
+        """Say how it shows the directory unless NDDT_WORKSPACE does: `mount` or `sync`."""
 
     def user(self, settings: Settings) -> tuple[int, int]:
         """Give UID and GID of the user inside, to whom files in the workspace belong."""

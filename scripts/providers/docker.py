@@ -92,9 +92,9 @@ def endpoint(settings: Settings) -> str:
     return f"unix://{SOCKET}"
 
 
-def workspace(settings: Settings) -> str:  # noqa: ARG001  (the protocol's)
-    """Show the directory itself."""
-    return "mount"
+def workspace(settings: Settings) -> str:
+    """Show the directory itself, or give a copy to an engine on another machine."""
+    return "sync" if _remote_host(settings) else "mount"
 
 
 def _remote_host(settings: Settings) -> str:

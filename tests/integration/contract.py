@@ -189,6 +189,7 @@ def caller_of(
             **environ,
             **double.environ,
             "NDDT_IDLE_MINUTES": "600",
+            "NDDT_WORKSPACE": "none",
             "XDG_STATE_HOME": str(directory),  # a gateway that is known to this test alone
         },
     )
@@ -479,9 +480,12 @@ class Daytona:
         self.double = DaytonaDouble(minute_s=1.0)
 
     def environ(self) -> Mapping[str, str]:
-        """Give the account; the gateway's key is new each time."""
+        """Give the account; the gateway's key is new each time.
+
+        What a copy of the directory does to a run has tests of its own.
+        """
         known = {"XDG_STATE_HOME": str(self._mine.base / "state"), "NDDT_IDLE_MINUTES": "900"}
-        return {**self.double.environ, **known}
+        return {**self.double.environ, **known, "NDDT_WORKSPACE": "none"}
 
     def close(self) -> None:
         """End the platform with all that is left in it."""

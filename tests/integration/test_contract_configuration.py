@@ -80,7 +80,7 @@ def configuration(tmp_path: Path) -> Configuration:
 
 def having(nddt: Caller, configuration: Configuration, **environ: str) -> Caller:
     """Have this configuration, and sandboxes that know the directory, in whatever way."""
-    environ.setdefault("NDDT_WORKSPACE", "mount" if nddt.provider == "docker" else "sync")
+    environ.setdefault("NDDT_WORKSPACE", "")
     return nddt.having(CLAUDE_CONFIG_DIR=str(configuration.directory), **environ)
 
 

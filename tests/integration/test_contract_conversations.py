@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def synced(nddt: Caller) -> Caller:
     """Somebody whose sandboxes know the directory, in whatever way."""
-    workspace = "mount" if nddt.provider == "docker" else "sync"
-    return nddt.having(NDDT_WORKSPACE=workspace)
+    return nddt.having(NDDT_WORKSPACE="")
 
 
 def remembered(model: ScriptedModel) -> list[str]:
@@ -91,12 +90,11 @@ def test_directories_have_their_own(nddt: Caller, model: Callable[..., ScriptedM
     """What was said elsewhere is not known here, nor where nothing is shared."""
     scripted = model()
     caller = nddt.having(ANTHROPIC_BASE_URL=scripted.url)
-    workspace = "mount" if nddt.provider == "docker" else "sync"
     other = nddt.directory / "other"
     other.mkdir()
-    ask(caller.having(NDDT_WORKSPACE=workspace), "A secret of here.")
+    ask(caller.having(NDDT_WORKSPACE=""), "A secret of here.")
 
-    at_other = caller.to(other).having(NDDT_WORKSPACE=workspace)
+    at_other = caller.to(other).having(NDDT_WORKSPACE="")
     assert at_other("run", "--prompt", "What?", "--continue").code != 0 or remembered(scripted) == [
         "What?"
     ]
@@ -137,11 +135,9 @@ def test_from_docker_to_daytona_and_back(
     cloud = Daytona(mine)
     try:
         # What Daytona keeps must be the same as what Docker does.
-        state = {"XDG_STATE_HOME": cloud.environ()["XDG_STATE_HOME"], "NDDT_WORKSPACE": ""}
-        here = caller.having(**state)
-        there = here.having(
-            **{**cloud.environ(), "NDDT_PROVIDER": "daytona", "NDDT_WORKSPACE": "sync"}
-        )
+        environ = {**cloud.environ(), "NDDT_WORKSPACE": ""}
+        here = caller.having(XDG_STATE_HOME=environ["XDG_STATE_HOME"])
+        there = here.having(**environ, NDDT_PROVIDER="daytona")
         built = there("daytona.build-image", within_s=600)
         assert built.code == 0, built.said
         ask_quietly(here, "One.")

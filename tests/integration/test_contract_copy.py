@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def copying(nddt: Caller) -> Caller:
     """Somebody whose sandboxes have a copy of the directory."""
     home = nddt.directory.parent.parent / "home"
-    return nddt.having(NDDT_WORKSPACE="sync", XDG_STATE_HOME=str(home / "state"))
+    workspace = "sync" if nddt.provider == "docker" else ""
+    return nddt.having(NDDT_WORKSPACE=workspace, XDG_STATE_HOME=str(home / "state"))
 
 
 def test_the_agent_works_in_a_copy(

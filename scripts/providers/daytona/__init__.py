@@ -53,8 +53,8 @@ STARTABLE = {"stopped", "archived"}
 
 
 def workspace(settings: Settings) -> str:  # noqa: ARG001  (the protocol's)
-    """Share nothing unless asked to: a copy of the directory would leave this machine."""
-    return "none"
+    """Give a copy: the cloud cannot see this machine's files."""
+    return "sync"
 
 
 def user(settings: Settings) -> tuple[int, int]:  # noqa: ARG001  (the protocol's)
