@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("nddt")
 
 PLACE = "/workspace"
+IMPATIENCE_S = 10
+"""How long to try again after what was done there has failed, or was ended by the user."""
 
 
 class Remote:
@@ -129,7 +131,7 @@ def _copies(work: Work, line: Line, directory: Path) -> Iterator[Copies]:
             remote.close()
 
 
-def _lasting(line: Line, act: Callable[[], Report]) -> Report:
+def _lasting(line: Line, act: Callable[[], Report], patience_s: float) -> Report:
     """Do it, over as many connections as it takes."""
     try:
         return act()
@@ -137,7 +139,7 @@ def _lasting(line: Line, act: Callable[[], Report]) -> Report:
         if not line.is_durable or line.connection.is_open():
             raise
         line.errors = error.detail
-    for _ in line.again(PATIENCE_S):
+    for _ in line.again(patience_s):
         try:
             return act()
         except DeadLineError:
@@ -161,7 +163,12 @@ def need(work: Work) -> None:
 
 
 def _exchanged(
-    work: Work, line: Line, directory: Path, act: Callable[[Copies], Report], done: str
+    work: Work,
+    line: Line,
+    directory: Path,
+    act: Callable[[Copies], Report],
+    done: str,
+    patience_s: float = PATIENCE_S,
 ) -> Report:
     """Make an exchange, and tell what has been `done`.
 
@@ -175,7 +182,7 @@ def _exchanged(
             return act(copies)
 
     try:
-        report = _lasting(line, once)
+        report = _lasting(line, once, patience_s)
     except OSError as error:
         reason = f"{error.filename or directory}: {error.strerror or error}"
         raise DataError(f"the directory cannot be used: {reason}", "see to it") from error
@@ -188,13 +195,19 @@ def push(work: Work, line: Line, directory: Path) -> Report:
     return _exchanged(work, line, directory, Copies.push, "sent")
 
 
-def pull(work: Work, line: Line, directory: Path) -> Report:
+def pull(work: Work, line: Line, directory: Path, patience_s: float = PATIENCE_S) -> Report:
     """Bring back what has changed in the sandbox.
+
+    Args:
+        work: See there.
+        line: The way to the sandbox.
+        directory: The one here.
+        patience_s: How long to try again if the connection breaks.
 
     Raises:
         DataError: Something of it could not be brought back.
     """
-    report = _exchanged(work, line, directory, Copies.pull, "brought back")
+    report = _exchanged(work, line, directory, Copies.pull, "brought back", patience_s)
     if report.failed:
         raise DataError(f"{len(report.failed)} files could not be brought back")
     return report
@@ -238,7 +251,7 @@ def session(work: Work, line: Line, made: Plan, act: Callable[[], int]) -> int:
         code = act()
     except BaseException:
         try:
-            pull(work, line, directory)
+            pull(work, line, directory, IMPATIENCE_S)
         except BaseException as error:
             line.stays = True
             log.warning("%s — %s", *_left(line, error))

@@ -137,7 +137,7 @@ def test_from_docker_to_daytona_and_back(
         # What Daytona keeps must be the same as what Docker does.
         environ = {**cloud.environ(), "NDDT_WORKSPACE": ""}
         here = caller.having(XDG_STATE_HOME=environ["XDG_STATE_HOME"])
-        there = here.having(**environ, NDDT_PROVIDER="daytona")
+        there = here.having(**{**environ, "NDDT_PROVIDER": "daytona"})
         built = there("daytona.build-image", within_s=600)
         assert built.code == 0, built.said
         ask_quietly(here, "One.")

@@ -18,6 +18,7 @@ from tests.integration.contract import (
     Done,
     Terminal,
     end,
+    ended,
     eventually,
 )
 from tests.integration.test_contract_terminal import say
@@ -208,6 +209,22 @@ def test_snapshots_that_are_not_usable(cloud: Cloud) -> None:
             assert code == done.code, done.said
             assert word in done.said
             assert code or double.snapshots()[name].state == "active"
+
+
+def test_a_run_waits_for_a_snapshot_that_is_being_built(cloud: Cloud) -> None:
+    """Somebody else of the organization builds it; it is built once."""
+    with DaytonaDouble(minute_s=1.0) as double:
+        caller = cloud.agent("echo answer").having(**double.environ)
+        with ended(caller.start("daytona.build-image")) as building:
+            assert eventually(
+                lambda: [one.state for one in double.snapshots().values()] == ["building"], 60
+            )
+            theirs = caller.having(XDG_RUNTIME_DIR=str(caller.directory))
+            done = theirs("run", "--prompt", "x", within_s=400)
+            assert building.wait(60) == 0
+
+        assert (done.code, done.stdout) == (0, b"answer\n"), done.said
+        assert len([one for one in counted(double) if one == "POST /snapshots"]) == 1
 
 
 def test_the_latest_version_without_npm_here(cloud: Cloud) -> None:

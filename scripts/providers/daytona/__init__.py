@@ -47,6 +47,8 @@ CREATE_S = 60
 """How long the SDK may take to make a sandbox, before we look for ourselves."""
 START_S = 180
 REMOVE_S = 30
+_MISSING = re.compile(r"Snapshot \S+ (not found|is (?!not ))")
+"""What a sandbox is refused with whose snapshot is not there, is not ready, or sleeps."""
 GONE = {"destroying", "destroyed"}
 FAILED = {"error", "build_failed"}
 STARTABLE = {"stopped", "archived"}
@@ -286,7 +288,7 @@ def _create(api: Api, want: Specification, image: str) -> Sandbox:
             repeat=False,
         )
     except Refusal as error:
-        if error.status == 400 and "not found" in error.text and "Snapshot" in error.text:
+        if error.status == 400 and _MISSING.match(error.text):
             raise NoImageError(error.text, "build it: inv daytona.build-image") from error
         if error.kind == "offline":
             raise
