@@ -8,7 +8,6 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +15,8 @@ import pytest
 from tests.integration.contract import end, eventually
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.integration.contract import Caller, Cloud
 
 MOMENTS = 3
