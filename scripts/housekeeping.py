@@ -156,8 +156,8 @@ def clean_up(
         log.info("nothing to clean up here; inv cleanup --all takes all that is yours")
         return ()
     if sandboxes:
-        names = ", ".join(f"{one.name} ({one.state})" for one in sandboxes)
-        console.confirm(f"Remove {names}?", yes=work.yes, otherwise="agree with --yes")
+        question = _question(sandboxes, discard=discard)
+        console.confirm(question, yes=work.yes, otherwise="agree with --yes")
     removed, failed = _removed(work, sandboxes, report, discard=discard)
     if images:
         for name in work.provider.prune_images(work.settings, work.settings.owner, KEPT_IMAGES):
@@ -170,6 +170,14 @@ def clean_up(
             detail="\n".join(failed),
         )
     return tuple(removed)
+
+
+def _question(sandboxes: tuple[Sandbox, ...], *, discard: bool) -> str:
+    names = ", ".join(f"{one.name} ({one.state})" for one in sandboxes)
+    if not any(one.is_synced for one in sandboxes):
+        return f"Remove {names}?"
+    becomes = "is lost" if discard else "goes to .nddt/rescue"
+    return f"Remove {names}? What was never fetched from a copy of the directory {becomes}."
 
 
 def _removed(

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import socketserver
 import subprocess
+import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from socket import AF_UNIX, SHUT_WR, socket
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integration.conftest import ON_DOCKER
 from tests.integration.contract import Caller, ended, eventually, processes
 from tests.scripted_model import text, tool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.integration.contract import Outside
     from tests.scripted_model import ScriptedModel
@@ -139,6 +144,58 @@ def test_what_both_have_changed(copying: Caller, outside: Outside) -> None:
     assert kept("cleanup", "--name", name, "--yes").code == 0
 
 
+class _Leading(socketserver.BaseRequestHandler):
+    """Leads one connection to this machine's engine."""
+
+    def handle(self) -> None:
+        """Pass on both directions until both have ended."""
+        with socket(AF_UNIX) as engine:
+            engine.connect("/var/run/docker.sock")
+            back = threading.Thread(target=self._pass, args=(engine, self.request))
+            back.start()
+            self._pass(self.request, engine)
+            back.join()
+
+    @staticmethod
+    def _pass(source: socket, target: socket) -> None:
+        with suppress(OSError):  # one side is gone
+            while data := source.recv(65536):
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(SHUT_WR)
+
+
+@contextmanager
+def engine_elsewhere() -> Iterator[str]:
+    """Have an engine at an address that is not known as this machine's."""
+    with socketserver.ThreadingTCPServer(("127.0.0.2", 0), _Leading) as server:
+        server.daemon_threads = True
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield "tcp://{}:{}".format(*server.server_address)
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+@ON_DOCKER
+def test_an_engine_on_another_machine_gets_a_copy(nddt: Caller, outside: Outside) -> None:
+    """It cannot see the directory; to mount that all the same is refused."""
+    (nddt.directory / "here").write_text("seen\n")
+    with engine_elsewhere() as address:
+        caller = nddt.having(DOCKER_HOST=address)
+
+        done = caller("shell", "--command", "cat here; echo made >there")
+        mounted = caller.having(NDDT_WORKSPACE="mount")("shell", "--command", "true")
+
+    assert (done.code, done.stdout) == (0, b"seen\n"), done.said
+    assert (nddt.directory / "there").read_text() == "made\n"
+    assert mounted.code == 78
+    assert "127.0.0.2" in mounted.said
+    assert not outside.sandboxes()
+
+
 def killed_at_work(copying: Caller, outside: Outside) -> str:
     """Kill a client when there is work in its sandbox, and give that one's name."""
     command = "echo precious >work; echo up; sleep 1000"
@@ -184,6 +241,9 @@ def test_a_clean_up_rescues(copying: Caller, outside: Outside) -> None:
     """What a killed client has not fetched is put aside."""
     name = killed_at_work(copying, outside)
 
+    refused = copying("cleanup", "--name", name)
+    assert (refused.code, refused.lines) == (64, [])
+    assert "never fetched from a copy of the directory goes to .nddt/rescue." in refused.said
     cleaned = copying("cleanup", "--name", name, "--yes")
 
     assert (cleaned.code, cleaned.lines) == (0, [name]), cleaned.said

@@ -23,6 +23,7 @@ from tests.integration.contract import (
 )
 from tests.integration.test_contract_terminal import say
 
+RUN = ("run", "--prompt", "x")
 LIFECYCLE = (
     "Creating Daytona sandbox: ",
     "Building custom Daytona sandbox with Claude Code installed...",
@@ -211,20 +212,22 @@ def test_snapshots_that_are_not_usable(cloud: Cloud) -> None:
             assert code or double.snapshots()[name].state == "active"
 
 
-def test_a_run_waits_for_a_snapshot_that_is_being_built(cloud: Cloud) -> None:
-    """Somebody else of the organization builds it; it is built once."""
+@pytest.mark.parametrize("state", ["building", "inactive", "build_failed"])
+def test_a_run_meets_a_snapshot_that_is_not_usable(cloud: Cloud, state: str) -> None:
+    """Somebody else builds it, nobody has used it for long, or it has to be built again."""
+    name = cloud.caller("daytona.build-image").lines[0]
     with DaytonaDouble(minute_s=1.0) as double:
-        caller = cloud.agent("echo answer").having(**double.environ)
-        with ended(caller.start("daytona.build-image")) as building:
-            assert eventually(
-                lambda: [one.state for one in double.snapshots().values()] == ["building"], 60
-            )
-            theirs = caller.having(XDG_RUNTIME_DIR=str(caller.directory))
-            done = theirs("run", "--prompt", "x", within_s=400)
-            assert building.wait(60) == 0
+        double.add_snapshot(name, state, image=cloud.double.snapshots()[name].image)
+        with ended(cloud.agent("echo answer").having(**double.environ).start(*RUN)) as running:
+            if state == "building":
+                assert eventually(
+                    lambda: any("snapshots" in one.line for one in double.requests()), 60
+                )
+                double.set_state(name, "active")
+            done = end(running, 200)
 
         assert (done.code, done.stdout) == (0, b"answer\n"), done.said
-        assert len([one for one in counted(double) if one == "POST /snapshots"]) == 1
+        assert "POST /sandbox" in counted(double)
 
 
 def test_the_latest_version_without_npm_here(cloud: Cloud) -> None:

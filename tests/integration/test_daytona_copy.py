@@ -15,6 +15,7 @@ import pytest
 from tests.integration.contract import end, eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.integration.contract import Caller, Cloud
@@ -66,7 +67,7 @@ def keeping(cloud: Cloud, tmp_path: Path) -> Caller:
     return cloud.caller.having(**known)
 
 
-def push_files(both: Both, caller: Caller) -> dict[str, str]:
+def new_here(both: Both, caller: Caller) -> dict[str, str]:
     """Have new files to be sent."""
     del caller
     for number in range(40):
@@ -74,37 +75,46 @@ def push_files(both: Both, caller: Caller) -> dict[str, str]:
     return both.contents_here()
 
 
-def push_removals(both: Both, caller: Caller) -> dict[str, str]:
+def removed_here(both: Both, caller: Caller) -> dict[str, str]:
     """Have files on both sides, of which those here are removed."""
     for path in both.make_many(caller):
         path.unlink()
     return both.contents_here()
 
 
-def pull_files(both: Both, caller: Caller) -> dict[str, str]:
+def new_there(both: Both, caller: Caller) -> dict[str, str]:
     """Have new files to be brought."""
     del caller
     both.inside(GROWN)
     return both.contents_there()
 
 
-def pull_removals(both: Both, caller: Caller) -> dict[str, str]:
+def removed_there(both: Both, caller: Caller) -> dict[str, str]:
     """Have files on both sides, of which those there are removed."""
     both.make_many(caller)
     both.inside("rm g*")
     return both.contents_there()
 
 
-@pytest.mark.parametrize("prepare", [push_files, push_removals, pull_files, pull_removals])
+@pytest.mark.parametrize(
+    ("task", "prepare"),
+    [
+        ("push", new_here),
+        ("push", removed_here),
+        ("pull", new_there),
+        ("pull", removed_there),
+    ],
+)
 def test_an_exchange_survives_a_cut_connection(
-    cloud: Cloud, keeping: Caller, prepare: object
+    cloud: Cloud,
+    keeping: Caller,
+    task: str,
+    prepare: Callable[[Both, Caller], dict[str, str]],
 ) -> None:
     """It connects again and completes; afterwards both sides are what one of them was."""
-    assert callable(prepare)
     name = keeping.make_sandbox()
     both = Both(keeping.directory, cloud.double.container_of(name))
     (both.here / "stays").write_text("stays")
-    task = prepare.__name__.partition("_")[0]
     assert keeping("push").code == 0
     took, broke = 0.0, 0
     for moment in range(MOMENTS + 1):
