@@ -133,20 +133,15 @@ def create_sandbox(work: Work, plan: Plan) -> str:
 
 def create_or_start(work: Work, plan: Plan, version: str) -> Sandbox:
     """Make sure that the plan's persistent sandbox runs, and give it."""
-    want, image_wanted = plan.sandbox, plan.image(version)
-    plan.conversations.prepare()
-    title = work.provider.TITLE
+    want, title = plan.sandbox, work.provider.TITLE
     work.provider.prepare(work.settings, yes=work.yes)
+    plan.conversations.prepare()
     found = work.provider.find(work.settings, want.name)
-    if found is not None and _is_replaced(work, plan, check_owner(work, found), image_wanted):
+    if found is not None and _is_replaced(work, plan, check_owner(work, found), version):
         remove(work, found)
         found = None
     if found is None:
-        log.info("Creating %s sandbox: %s", title, want.name)
-        build(work, plan, version)
-        made = work.provider.create(work.settings, want, image_wanted)
-        log.info("Sandbox is ready!")
-        return made
+        return _create(work, plan, version)
     if found.state != "running":
         log.info("Starting %s sandbox: %s", title, want.name)
         work.provider.start(work.settings, found)
@@ -156,10 +151,15 @@ def create_or_start(work: Work, plan: Plan, version: str) -> Sandbox:
 
 
 def create(work: Work, plan: Plan, version: str) -> Sandbox:
-    """Make a sandbox for one run, and its image if there is none yet."""
-    want, image_wanted = plan.sandbox, plan.image(version)
+    """Make a sandbox for one run."""
     work.provider.prepare(work.settings, yes=work.yes)
     plan.conversations.prepare()
+    return _create(work, plan, version)
+
+
+def _create(work: Work, plan: Plan, version: str) -> Sandbox:
+    """Make a sandbox, and its image if there turns out to be none."""
+    want, image_wanted = plan.sandbox, plan.image(version)
     log.info("Creating %s sandbox: %s", work.provider.TITLE, want.name)
     try:
         made = work.provider.create(work.settings, want, image_wanted)
@@ -201,8 +201,9 @@ def remove_passed(work: Work, made: Sandbox) -> None:
         )
 
 
-def _is_replaced(work: Work, plan: Plan, found: Sandbox, image_wanted: str) -> bool:
+def _is_replaced(work: Work, plan: Plan, found: Sandbox, version: str) -> bool:
     """Ask whether an out-of-date sandbox is to be made anew."""
+    image_wanted = plan.image(version)
     fits = work.as_it_is or found.fingerprint == plan.sandbox.fingerprint(image_wanted)
     if fits or found.mode != "persistent":
         return False
