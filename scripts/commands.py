@@ -156,6 +156,8 @@ def _make_plan(
         if not one.source.is_dir():
             problem = f"NDDT_MOUNTS names {one.source}, which is no directory"
             raise ConfigError(problem, "correct it")
+    if work.settings.docker_forward:
+        work.provider.docker_risk(work.settings)
     return plan.make(
         work.settings,
         request,
@@ -173,6 +175,13 @@ def _with_identity(work: Work, made: plan.Plan, *, is_conversation: bool) -> pla
     return replace(made, brings=made.brings + brings)
 
 
+def _agree(work: Work) -> None:
+    """Ask before a sandbox gets what is dangerous to hand over."""
+    _agree_to_workspace(work)
+    if work.settings.docker_forward:
+        _agree_to_docker(work)
+
+
 def _agree_to_workspace(work: Work) -> None:
     """Ask before `/` or the home directory is handed over as a whole."""
     home = Path(work.settings.process_environment.get("HOME", "/"))
@@ -182,6 +191,19 @@ def _agree_to_workspace(work: Work) -> None:
             f"Show all of {directory} to the agent, to read and to write?",
             yes=work.yes,
             otherwise="cd to a project, set NDDT_WORKSPACE=none, or agree with --yes",
+        )
+
+
+def _agree_to_docker(work: Work) -> None:
+    """Ask before a sandbox gets a Docker with which it can do harm outside."""
+    risk = work.provider.docker_risk(work.settings)
+    if risk and work.yes:
+        log.warning(risk)
+    elif risk:
+        console.confirm(
+            f"{risk}. Is that all right?",
+            yes=False,
+            otherwise="take NDDT_DOCKER_FORWARD away, or agree with --yes",
         )
 
 
@@ -210,7 +232,7 @@ def run(common: Common, asked: Asked) -> int:
             demo_url=endpoint.url if endpoint else None,
         )
         made = _with_identity(work, made, is_conversation=lasts)
-        _agree_to_workspace(work)
+        _agree(work)
         if common.dry:
             print(made.describe())
             return 0
@@ -285,7 +307,7 @@ def shell(common: Common, command: str | None) -> int:
     argv = ("bash", "-c", command) if command is not None else ("bash",)
     made = _make_plan(work, agents.Request(), terminal=terminal, command=argv)
     made = _with_identity(work, made, is_conversation=False)
-    _agree_to_workspace(work)
+    _agree(work)
     if common.dry:
         print(made.describe())
         return 0
@@ -426,7 +448,7 @@ def create_sandbox(common: Common) -> None:
     """Make the directory's sandbox, running, and print its name."""
     work = replace(common, persistent=True).work()
     made = _make_plan(work, agents.Request(), command=("true",))
-    _agree_to_workspace(work)
+    _agree(work)
     print(made.describe() if common.dry else lifecycle.create_sandbox(work, made))
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("nddt")
 
 DOCKERFILE = Path(__file__).parent.parent / "dockerfiles" / "sandbox.Dockerfile"
+DOCKER_INSIDE = DOCKERFILE.with_name("docker.Dockerfile")
+"""What goes before the agent's part if there is to be Docker inside."""
 AGENT_STAGE = "FROM tools AS agent"
 """The line of the Dockerfile at which the agent's part begins."""
 DAY_S = 24 * 60 * 60
@@ -99,7 +101,7 @@ def recipe(settings: Settings, agent: Agent, network: host.Host, user: tuple[int
     """Collect what goes into the image.
 
     Args:
-        settings: Base image and versions.
+        settings: Base image, versions, and whether there is Docker inside.
         agent: Which agent it is for.
         network: This machine's network configuration.
         user: UID and GID of the user inside.
@@ -111,8 +113,13 @@ def recipe(settings: Settings, agent: Agent, network: host.Host, user: tuple[int
         "GROUP_ID": str(user[1]),
         **network.build_args(),
     }
+    dockerfile = DOCKERFILE.read_text(encoding="utf-8")
+    if settings.docker_forward:
+        arguments["DOCKER_FORWARD"] = settings.docker_forward
+        more = DOCKER_INSIDE.read_text(encoding="utf-8")
+        dockerfile = dockerfile.replace(AGENT_STAGE, f"{more}{AGENT_STAGE}")
     return Recipe(
-        dockerfile=DOCKERFILE.read_text(encoding="utf-8"),
+        dockerfile=dockerfile,
         base=settings.base_image,
         arguments=arguments,
         proxies=network.proxies,

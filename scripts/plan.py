@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from scripts import (
     agents,
     conversations,
+    docker_inside,
     env_forward,
     host,
     image,
@@ -120,6 +121,7 @@ def specification(
         is_synced=settings.workspace == "sync",
         is_readonly=settings.readonly,
         mounts=(*settings.mounts, *repository),
+        docker=settings.docker_forward,
         user="root" if user[0] == 0 else "nddt",
         cpus=settings.cpus,
         memory_gib=settings.memory_gib,
@@ -269,7 +271,7 @@ def make(
     proxies = {k: v for k, v in network.proxies.items() if k.isupper() and k != "NO_PROXY"}
     urls = {name: variables[name] for name in (agent.BASE_URL, *proxies) if name in variables}
     brings = configured + Provision(variables=variables, secret=secret) + this_machine(urls)
-    brings += Provision(shown=_shown_ports(settings))
+    brings += Provision(shown=_shown_ports(settings)) + docker_inside.provision(sandbox, network)
     if not command:
         brings += conversations.bring(store, agent.recalls(request))
     return Plan(

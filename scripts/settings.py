@@ -242,6 +242,14 @@ class Settings:
         "this.",
         own=True,
     )
+    docker_forward: str = _variable(
+        "NDDT_DOCKER_FORWARD",
+        _choice("", "isolated", "host"),
+        "",
+        "Docker in the sandbox: isolated runs a daemon of its own there, host hands it this "
+        "machine's engine; empty means neither. A project's .env file cannot set this.",
+        own=True,
+    )
     git_config: bool = _variable(
         "NDDT_GIT_CONFIG", _boolean, "true", "Bring along name, email and other safe git settings."
     )

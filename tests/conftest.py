@@ -64,6 +64,10 @@ class Memory:
         """Say what the image is of."""
         return f"memory:{recipe.tag(version)}"
 
+    def docker_risk(self, settings: settings.Settings) -> str:  # noqa: ARG002
+        """See none."""
+        return ""
+
     def check_mount(self, settings: settings.Settings) -> None:
         """Take any directory."""
 

@@ -52,6 +52,17 @@ def test_names(project: Project) -> None:
     assert made.tag("")[-10:] == made.tag("2.1.330")[-10:]
 
 
+def test_docker_inside_is_in_images_of_its_own(project: Project) -> None:
+    """All others are what they are without it."""
+    plain = recipe(project)
+    made = [recipe(project, NDDT_DOCKER_FORWARD=mode) for mode in ("isolated", "host")]
+
+    assert "DOCKER_FORWARD" not in plain.text("1.0.0")
+    assert len({one.tag("1.0.0") for one in (plain, *made)}) == 3
+    assert 'ARG DOCKER_FORWARD="isolated"\n' in made[0].text("")
+    assert made[0].text("1.0.0").startswith(plain.text("").rstrip())
+
+
 def test_docker_names(project: Project) -> None:
     """Are tags of one repository."""
     made = recipe(project)

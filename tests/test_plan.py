@@ -110,6 +110,17 @@ def test_fingerprint_follows_image_directory_and_user(project: Project) -> None:
     assert len({some.fingerprint("a") for some in (one, root, none)}) == 3
 
 
+def test_fingerprint_follows_docker(project: Project) -> None:
+    """A sandbox without Docker does not become one that has it."""
+    found = []
+    for value in ("", "isolated", "host"):
+        project.environ["NDDT_DOCKER_FORWARD"] = value
+        made = plan.specification(project.load_for_provider(), USER, persistent=True, pid=1)
+        found.append(made.fingerprint("a"))
+
+    assert len(set(found)) == 3
+
+
 @pytest.mark.parametrize("variable", ["NDDT_CPUS", "NDDT_MEMORY"])
 def test_fingerprint_follows_size(project: Project, variable: str) -> None:
     """Another one is another sandbox; one that a provider chooses is the same one always."""

@@ -257,11 +257,13 @@ WHERE_ELSE = "put it into ~/.config/nddt/.env or the environment"
 OWN = {item["variable"]: item["field"] for item in settings.declared() if item["own"]}
 WIDENING = {
     *("NDDT_MOUNTS", "NDDT_SSH_FORWARD", "NDDT_SSH_KEYS", "NDDT_GPG_FORWARD"),
+    "NDDT_DOCKER_FORWARD",
 }
 GOOD = {
     "NDDT_MOUNTS": "/mine.example:/x",
     "NDDT_SSH_FORWARD": "agent",
     "NDDT_GPG_FORWARD": "true",
+    "NDDT_DOCKER_FORWARD": "host",
 }
 """Values of those that do not take an address."""
 BAD_VALUES_OF_THE_USERS_OWN = [
@@ -276,6 +278,7 @@ BAD_VALUES_OF_THE_USERS_OWN = [
     ("NDDT_MOUNTS", "/a:/b/../etc", "HERE:/IN/SANDBOX"),
     ("NDDT_SSH_FORWARD", "true", "agent or keys"),
     ("NDDT_GPG_FORWARD", "agent", "true or false"),
+    ("NDDT_DOCKER_FORWARD", "true", "isolated or host"),
 ]
 
 

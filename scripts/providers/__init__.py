@@ -37,6 +37,8 @@ class Specification:
     is_readonly: bool = False
     mounts: tuple[Mount, ...] = ()
     """More directories that it shows."""
+    docker: str = ""
+    """Whose Docker it has: `isolated` means its own, `host` the engine's, empty none."""
     user: str
     labels: Mapping[str, str]
     cpus: int = 0
@@ -53,7 +55,7 @@ class Specification:
         """Hash what a sandbox is made from: another hash, another sandbox."""
         size = (str(self.cpus), str(self.memory_gib))
         shows = (str(self.workspace), str(self.is_synced), str(self.is_readonly))
-        return naming.digest((image, *shows, str(self.mounts), self.user, *size), 16)
+        return naming.digest((image, *shows, str(self.mounts), self.docker, self.user, *size), 16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +134,13 @@ class Provider(Protocol):
 
         Raises:
             ConfigError: Its next step is a setting that works.
+        """
+
+    def docker_risk(self, settings: Settings) -> str:
+        """Say what the Docker of NDDT_DOCKER_FORWARD lays open, in a sentence; empty for nothing.
+
+        Raises:
+            ConfigError: The provider has none of that kind.
         """
 
     def prepare(self, settings: Settings, *, yes: bool) -> None:

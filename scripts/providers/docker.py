@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from scripts import console, naming, process
+from scripts import console, docker_inside, naming, process
 from scripts.errors import CannotCreateError, ConfigError, NoImageError, UnavailableError
 from scripts.providers import Sandbox, Specification, made
 
@@ -133,6 +133,29 @@ def check_mount(settings: Settings) -> None:
         )
 
 
+def docker_risk(settings: Settings) -> str:
+    """Refuse what only Docker's own engine on this machine has; tell whom root can harm."""
+    mode, address = settings.docker_forward, endpoint(settings)
+    here = f"NDDT_DOCKER_FORWARD={mode} ({settings.sources['NDDT_DOCKER_FORWARD']})"
+    if program() == "podman" or "podman" in address:
+        raise ConfigError(f"{here} needs Docker; this is Podman", "take it away, or use Docker")
+    if mode == "host":
+        if not address.startswith("unix://"):
+            problem = f"{here} needs the socket of an engine on this machine, not {address}"
+            raise ConfigError(problem, "set NDDT_DOCKER_FORWARD=isolated")
+        return (
+            "with NDDT_DOCKER_FORWARD=host there is no sandbox: through the engine's socket the "
+            "agent can do all that the engine can, as a rule all that root can on this machine"
+        )
+    if os.getuid() == 0:  # of anybody's rootless engine, root in the sandbox is that user
+        return (
+            "with NDDT_DOCKER_FORWARD=isolated the sandbox of root is a weak one: a program in it "
+            "can change the settings of the engine's kernel in /proc/sys, and so take over the "
+            "machine; for any other user it cannot"
+        )
+    return ""
+
+
 def _command(settings: Settings, *words: str) -> process.Result:
     return process.capture((program(), *words), env=_environment(settings), timeout_s=ANSWER_S)
 
@@ -222,11 +245,15 @@ def look_up(
 
 
 def _mount(source: Path, target: str, *, readonly: bool = False) -> str:
-    """Give the value of --mount, a line of CSV: any path survives it."""
+    """Give the value of --mount that shows a directory or a file of this machine."""
+    how = ("readonly",) if readonly else ()
+    return _csv("type=bind", f"source={source}", f"target={target}", *how)
+
+
+def _csv(*words: str) -> str:
+    """Write a value of --mount, a line of CSV: any path survives it."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="", quoting=csv.QUOTE_ALL).writerow(
-        ("type=bind", f"source={source}", f"target={target}", *(("readonly",) if readonly else ()))
-    )
+    csv.writer(line, lineterminator="", quoting=csv.QUOTE_ALL).writerow(words)
     return line.getvalue()
 
 
@@ -245,15 +272,37 @@ def run_arguments(want: Specification, image: str) -> tuple[str, ...]:
     return (*words, "--label", f"{FINGERPRINT}={want.fingerprint(image)}")
 
 
+def docker_arguments(settings: Settings, want: Specification) -> tuple[str, ...]:
+    """Give the arguments of `docker run` that let a sandbox have Docker."""
+    if want.docker == "host":
+        socket = Path(urlsplit(endpoint(settings)).path)
+        shown = ("--mount", _mount(socket, docker_inside.SOCKET))
+        # Without one, the docker command will say what is wrong.
+        return (*shown, f"--group-add={socket.stat().st_gid}") if socket.exists() else shown
+    if want.docker == "isolated":
+        labels = [f"volume-label={name}={value}" for name, value in want.labels.items()]
+        target = f"target={docker_inside.data(want.home)}"
+        return (
+            # For user namespaces, and for the /proc of a container in one, which the kernel gives
+            # only to those who see all of their own.
+            *("--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"),
+            *("--security-opt=systempaths=unconfined", f"--device={docker_inside.TUN}"),
+            # overlayfs does not stand on the sandbox's own files, which are one.
+            *("--mount", _csv("type=volume", target, *labels)),
+        )
+    return ()
+
+
 def ephemeral(
-    settings: Settings,  # noqa: ARG001  (the protocol's)
+    settings: Settings,
     want: Specification,
     image: str,
     link: Link,
 ) -> AbstractContextManager[tuple[str, ...]]:
     """Give the command whose container is the connection and goes with it."""
-    served = (*INIT, image, "--", "sh", *link.server)
-    return nullcontext((program(), "run", "--rm", "-i", *run_arguments(want, image), *served))
+    words = (*docker_arguments(settings, want), *run_arguments(want, image), *INIT)
+    served = (image, "--", "sh", *link.server)
+    return nullcontext((program(), "run", "--rm", "-i", *words, *served))
 
 
 def known_pipe(settings: Settings, name: str, link: Link) -> None:
@@ -271,8 +320,9 @@ def explain(errors: str, link: Link) -> None:
 
 def create(settings: Settings, want: Specification, image: str) -> Sandbox:
     """Start a container that waits."""
-    idle = (*INIT, image, "--", "sleep", "infinity")
-    done = _command(settings, "run", "--detach", *run_arguments(want, image), *idle)
+    words = (*docker_arguments(settings, want), *run_arguments(want, image), *INIT)
+    idle = (image, "--", "sleep", "infinity")
+    done = _command(settings, "run", "--detach", *words, *idle)
     if not done.ok:
         if "Unable to find image" in done.stderr or "No such image" in done.stderr:
             raise NoImageError(done.last_line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.daytona_double import engine
@@ -12,6 +13,15 @@ if TYPE_CHECKING:
     from tests.daytona_double.options import Options
     from tests.daytona_double.rows import Sandbox
 
+# As near as can be to the platform's `--privileged`, which takes an engine with all capabilities.
+_PRIVILEGED = (
+    "--security-opt=seccomp=unconfined",
+    "--security-opt=apparmor=unconfined",
+    "--security-opt=systempaths=unconfined",
+)
+_DEVICES = tuple(name for name in ("/dev/fuse", "/dev/net/tun") if Path(name).exists())
+# A machine without udev leaves them to root.
+_CLOSED = tuple(name for name in _DEVICES if not Path(name).stat().st_mode & 0o002)
 # Where no directory is set, the platform's daemon works in the user's home.
 _IN_HOME = 'cd "${HOME:-/}" && exec "$@"'
 
@@ -30,10 +40,12 @@ async def create(row: Sandbox, options: Options) -> None:
         "run", "--detach", "--label", f"{engine.LABEL}={options.label}",
         "--label", f"{engine.RUN_LABEL}={options.run_id}",
         "--label", f"{engine.LABEL}-sandbox={row.id}", *names,
+        *_PRIVILEGED, *(f"--device={name}" for name in _DEVICES),
         "--entrypoint", "sleep", row.image, "infinity",
         env=env,
     )  # fmt: skip
     row.container = made.decode().strip()
+    await _open_devices(row)
     await _run_entrypoint(row)
 
 
@@ -51,6 +63,7 @@ async def start(row: Sandbox) -> None:
     """Start the container again; its disk is as it was, its processes are gone."""
     if row.container:
         await engine.run("start", row.container)
+        await _open_devices(row)
         await _run_entrypoint(row)
 
 
@@ -64,6 +77,12 @@ async def remove(row: Sandbox) -> None:
     """Remove the container."""
     if row.container:
         await engine.run("rm", "--force", "--volumes", row.container)
+
+
+async def _open_devices(row: Sandbox) -> None:
+    """Let every user have the devices, as a platform's machine does."""
+    if _CLOSED and row.container:
+        await engine.run("exec", "--user=0", row.container, "chmod", "666", *_CLOSED)
 
 
 async def _run_entrypoint(row: Sandbox) -> None:

@@ -95,6 +95,14 @@ def check_mount(settings: Settings) -> None:
     )
 
 
+def docker_risk(settings: Settings) -> str:
+    """Refuse the engine of this machine, which the cloud cannot reach; else nothing is at risk."""
+    if settings.docker_forward == "host":
+        problem = f"NDDT_DOCKER_FORWARD=host ({settings.sources['NDDT_DOCKER_FORWARD']}) needs "
+        raise ConfigError(f"{problem}Docker on this machine", "set NDDT_DOCKER_FORWARD=isolated")
+    return ""
+
+
 def _api(settings: Settings) -> Api:
     from scripts.providers.daytona.api import Api  # noqa: PLC0415  (what a warm run does without)
 
