@@ -27,7 +27,7 @@ from scripts import (
     state,
     workflow,
 )
-from scripts.errors import ConfigError, DataError, UnavailableError, UsageError
+from scripts.errors import DataError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,7 @@ class Common:
     persistent: bool = False
     timeout: str | None = None
     ports: str | None = None
+    mounts: str | None = None
     yes: bool = False
     verbose: bool = False
     dry: bool = False
@@ -62,6 +63,7 @@ class Common:
             persistent=self.persistent,
             timeout_s=self.timeout,
             ports=self.ports,
+            mounts=self.mounts,
         )
         for tidy in (state.tidy, ports.tidy, connections.tidy):
             tidy(loaded.process_environment)
@@ -152,10 +154,6 @@ def _make_plan(
 ) -> plan.Plan:
     if work.settings.workspace == "mount" or work.settings.mounts:
         work.provider.check_mount(work.settings)
-    for one in work.settings.mounts:
-        if not one.source.is_dir():
-            problem = f"NDDT_MOUNTS names {one.source}, which is no directory"
-            raise ConfigError(problem, "correct it")
     return plan.make(
         work.settings,
         request,
@@ -173,16 +171,19 @@ def _with_identity(work: Work, made: plan.Plan, *, is_conversation: bool) -> pla
     return replace(made, brings=made.brings + brings)
 
 
-def _agree_to_workspace(work: Work) -> None:
+def _agree_to_directories(work: Work) -> None:
     """Ask before `/` or the home directory is handed over as a whole."""
-    home = Path(work.settings.process_environment.get("HOME", "/"))
-    directory = work.settings.directory
-    if work.settings.workspace != "none" and plan.is_sensitive(directory, home):
-        console.confirm(
-            f"Show all of {directory} to the agent, to read and to write?",
-            yes=work.yes,
-            otherwise="cd to a project, set NDDT_WORKSPACE=none, or agree with --yes",
-        )
+    chosen = work.settings
+    home = Path(chosen.process_environment.get("HOME", "/"))
+    instead = dict.fromkeys(chosen.mounts, "show a directory in it, or agree with --yes")
+    if chosen.workspace != "none":
+        workspace = settings.Mount(chosen.directory, "/workspace", readonly=chosen.readonly)
+        instead[workspace] = "cd to a project, set NDDT_WORKSPACE=none, or agree with --yes"
+    for one, otherwise in instead.items():
+        if plan.is_sensitive(one.source, home):
+            how = "to read" if one.readonly else "to read and to write"
+            question = f"Show all of {one.source} to the agent, {how}?"
+            console.confirm(question, yes=work.yes, otherwise=otherwise)
 
 
 def run(common: Common, asked: Asked) -> int:
@@ -210,7 +211,7 @@ def run(common: Common, asked: Asked) -> int:
             demo_url=endpoint.url if endpoint else None,
         )
         made = _with_identity(work, made, is_conversation=lasts)
-        _agree_to_workspace(work)
+        _agree_to_directories(work)
         if common.dry:
             print(made.describe())
             return 0
@@ -279,13 +280,18 @@ def shell(common: Common, command: str | None) -> int:
         found = work.provider.find(work.settings, name)
         if found is not None:
             lifecycle.check_owner(work, found)
+            if common.mounts:
+                raise UsageError(
+                    f"sandbox {name} is there, and shows what it was made with",
+                    "leave out --mount, or remove it first with: inv cleanup",
+                )
             existing = replace(common, name=name, persistent=True).work()
             work = replace(existing, as_it_is=True)
     terminal = console.is_terminal(0) and console.is_terminal(1)
     argv = ("bash", "-c", command) if command is not None else ("bash",)
     made = _make_plan(work, agents.Request(), terminal=terminal, command=argv)
     made = _with_identity(work, made, is_conversation=False)
-    _agree_to_workspace(work)
+    _agree_to_directories(work)
     if common.dry:
         print(made.describe())
         return 0
@@ -426,7 +432,7 @@ def create_sandbox(common: Common) -> None:
     """Make the directory's sandbox, running, and print its name."""
     work = replace(common, persistent=True).work()
     made = _make_plan(work, agents.Request(), command=("true",))
-    _agree_to_workspace(work)
+    _agree_to_directories(work)
     print(made.describe() if common.dry else lifecycle.create_sandbox(work, made))
 
 
@@ -492,7 +498,7 @@ def show_settings() -> None:
     loaded = settings.from_here()
     for item in settings.declared():
         value = getattr(loaded, item["field"])
-        shown = ",".join(value) if isinstance(value, tuple) else str(value)
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         if isinstance(value, bool):
             shown = shown.lower()
         if item["secret"] and value:

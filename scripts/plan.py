@@ -17,6 +17,7 @@ from scripts import (
     env_forward,
     host,
     image,
+    mounts,
     naming,
     providers,
     ssh,
@@ -251,6 +252,7 @@ def make(
     recipe = image.recipe(settings, agent, network, user)
     sandbox = specification(settings, user, persistent=settings.persistent, pid=pid)
     store = conversations.store(settings, agent.NAME, agent.CONVERSATIONS)
+    mounts.check(settings, sandbox, store.inside)
     if store.is_shown:
         shown = Mount(store.directory, f"{sandbox.home}/{store.inside}")
         sandbox = replace(sandbox, mounts=(*sandbox.mounts, shown))
