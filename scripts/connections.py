@@ -342,7 +342,7 @@ def ephemeral(work: Work, plan: Plan) -> Iterator[Line]:
         if not process.find("ssh-keygen"):
             work.provider.prepare(work.settings, yes=work.yes)
         link = _link(work, connection)
-        plan.conversations.prepare()
+        plan.prepare()
         with (
             _without_others(work, plan.sandbox.name),
             work.provider.ephemeral(work.settings, plan.sandbox, name, link) as pipe,

@@ -134,7 +134,7 @@ def create_sandbox(work: Work, plan: Plan) -> str:
 def create_or_start(work: Work, plan: Plan, version: str) -> Sandbox:
     """Make sure that the plan's persistent sandbox runs, and give it."""
     want, image_wanted = plan.sandbox, plan.image(version)
-    plan.conversations.prepare()
+    plan.prepare()
     title = work.provider.TITLE
     work.provider.prepare(work.settings, yes=work.yes)
     found = work.provider.find(work.settings, want.name)
@@ -159,7 +159,7 @@ def create(work: Work, plan: Plan, version: str) -> Sandbox:
     """Make a sandbox for one run, and its image if there is none yet."""
     want, image_wanted = plan.sandbox, plan.image(version)
     work.provider.prepare(work.settings, yes=work.yes)
-    plan.conversations.prepare()
+    plan.prepare()
     log.info("Creating %s sandbox: %s", work.provider.TITLE, want.name)
     try:
         made = work.provider.create(work.settings, want, image_wanted)

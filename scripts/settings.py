@@ -116,10 +116,10 @@ def _mount(word: str) -> Mount:
         raise ValueError("a place in the sandbox other than / and /workspace")
     try:
         source = Path(match[1]).expanduser().absolute()
-    except RuntimeError as error:  # ~NAME, and nobody has that name
-        raise ValueError("directories of users who exist") from error
-    # After a link, `..` means one thing to a kernel and another to an engine.
-    source = source.resolve() if ".." in source.parts else source
+        # After a link, `..` means one thing to a kernel and another to an engine.
+        source = source.resolve() if ".." in source.parts else source
+    except RuntimeError as error:  # ~NAME, and nobody has that name; a loop of links
+        raise ValueError("directories that exist") from error
     return Mount(source, target, readonly=match[3] == ":ro")
 
 

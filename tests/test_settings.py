@@ -289,7 +289,7 @@ BAD_VALUES_OF_THE_USERS_OWN = [
     ("NDDT_MOUNTS", "/a:/b/../etc", "HERE:/IN/SANDBOX"),
     *(("NDDT_MOUNTS", f"/a:{place}", "other than / and") for place in ("/", "//.", "/workspace/")),
     ("NDDT_MOUNTS", "/a:/x,/b:/x/", "each place in the sandbox once"),
-    ("NDDT_MOUNTS", "~nobody.example/a:/x", "users who exist"),
+    ("NDDT_MOUNTS", "~nobody.example/a:/x", "directories that exist"),
     ("NDDT_SSH_FORWARD", "true", "agent or keys"),
     ("NDDT_GPG_FORWARD", "agent", "true or false"),
 ]
