@@ -220,10 +220,8 @@ def run(common: Common, asked: Asked) -> int:
 
 def _demo_note(work: Work) -> Path:
     """Give the file with the port of a demo whose agent lasts, in tmux."""
-    directory = state.sandbox_directory(
-        work.settings.process_environment, housekeeping.this_name(work)
-    )
-    return directory / "demo-port"
+    key = work.key(housekeeping.this_name(work))
+    return state.sandbox_directory(work.environ, key) / "demo-port"
 
 
 def _demo_endpoint(note: Path | None) -> Endpoint:
@@ -314,7 +312,7 @@ def show_ports(common: Common, *, add: str | None, remove: str | None, browse: s
     want = lifecycle.wanted(work)
     connection = connections.existing(work, want, start=False)
     if not wanted:
-        openings = ports.of(work.environ, want.name)
+        openings = ports.of(work.environ, work.key(want.name))
         print(console.table(ports.table(openings, ports.listening(connection))))
         return
     act = ports.remove if remove is not None else ports.add
