@@ -281,7 +281,7 @@ def shell(common: Common, command: str | None) -> int:
             if common.mounts:
                 raise UsageError(
                     f"sandbox {name} is there, and shows what it was made with",
-                    "leave out --mount, or remove it first with: inv cleanup",
+                    f"leave out --mount, or remove it first: inv cleanup --name {name}",
                 )
             existing = replace(common, name=name, persistent=True).work()
             work = replace(existing, as_it_is=True)

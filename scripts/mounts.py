@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from scripts import inside
 from scripts.errors import ConfigError
+from scripts.git_links import TOP, WORKSPACE
 
 if TYPE_CHECKING:
     from scripts.providers import Specification
     from scripts.settings import Settings
-
-WORKSPACE = PurePosixPath("/workspace")
 
 
 def check(settings: Settings, sandbox: Specification, conversations: str) -> None:
@@ -28,7 +27,7 @@ def check(settings: Settings, sandbox: Specification, conversations: str) -> Non
         ConfigError: One of them cannot be shown there.
     """
     first = PurePosixPath(conversations).parts[0]
-    own = tuple(map(PurePosixPath, (f"{sandbox.home}/{first}", *inside.PRIVATE)))
+    own = (TOP, *map(PurePosixPath, (f"{sandbox.home}/{first}", *inside.PRIVATE)))
     shown = {PurePosixPath(one.target): one.source for one in settings.mounts}
     if sandbox.workspace is not None and not sandbox.is_synced:
         shown[WORKSPACE] = sandbox.workspace

@@ -48,7 +48,7 @@ def test_good_places(project: Project, target: str, workspace: str) -> None:
     "target",
     [
         *("/home", "/home/nddt", "/home/nddt/.claude", "/home/nddt/.claude/projects/x/y"),
-        *("/home/nddt/.claude/agents", "/tmp", "/tmp/nddt/x", "/dev/shm"),
+        *("/home/nddt/.claude/agents", "/tmp", "/tmp/nddt/x", "/dev/shm", "/nddt-git/x"),
     ],
 )
 def test_places_of_the_sandbox(project: Project, target: str) -> None:

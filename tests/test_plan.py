@@ -414,6 +414,15 @@ def test_sensitive_directories(tmp_path: Path, directory: str, expected: bool) -
     assert plan.is_sensitive(tmp_path / directory, tmp_path / "home" / "me") is expected
 
 
+def test_a_repository_that_is_not_shown(project: Project) -> None:
+    """Is told of."""
+    (project.directory / ".git").write_text("gitdir: /nowhere", encoding="utf-8")
+
+    text = make(project, ANTHROPIC_API_KEY="key").describe()
+
+    assert f"git          the repository of {project.directory} is elsewhere" in text
+
+
 def test_a_plan_has_no_side_effects(project: Project) -> None:
     """It may be shown and thrown away."""
     before = dict(os.environ)
