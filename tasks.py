@@ -28,6 +28,7 @@ _HELP = {
     "discard": "Lose what copies of the directory hold and nobody has fetched.",
     "images": "Remove old images, too; the newest 3 stay.",
     "json": "Print a JSON array.",
+    "mount": "Directory to show, HERE:IN_SANDBOX or HERE:IN_SANDBOX:ro; repeatable (NDDT_MOUNTS).",
     "name": "Name of the sandbox; default: made up from the directory (NDDT_NAME).",
     "older-than": "Only what is older than this, such as 90s, 30m, 12h, 7d.",
     "persistent": "Keep one sandbox per directory and reuse it (NDDT_PERSISTENT).",
@@ -48,13 +49,20 @@ def _dry(c: Context) -> bool:
     return bool(c.config.run.dry)
 
 
+def _several(values: list[str] | None) -> str | None:
+    """Write an option that was given several times as its setting; None if it was not given."""
+    return ",".join(values) if values else None
+
+
 @task(
+    iterable=["mount"],
     help=_help(
         "provider",
         "name",
         "persistent",
         "timeout",
         "ports",
+        "mount",
         "demo",
         "yes",
         "verbose",
@@ -68,7 +76,7 @@ def _dry(c: Context) -> bool:
         },
         model="Model, such as opus; default: the agent's.",
         resume="Id of the conversation to go on with.",
-    )
+    ),
 )
 def run(
     c: Context,
@@ -85,6 +93,7 @@ def run(
     provider: str | None = None,
     timeout: str | None = None,
     ports: str | None = None,
+    mount: list[str] | None = None,
     demo: bool = False,
     yes: bool = False,
     verbose: bool = False,
@@ -96,6 +105,7 @@ def run(
         persistent=persistent,
         timeout=timeout,
         ports=ports,
+        mounts=_several(mount),
         yes=yes,
         verbose=verbose,
         dry=_dry(c),
@@ -128,12 +138,17 @@ def _life_cycle(provider: str | None) -> dict[str, NddtTask]:
         """Build the sandbox's image, if anything in it changed."""
         commands.build_image(common(c, None, yes, verbose))
 
-    @task(help=_help("name", "yes", "verbose"))
+    @task(iterable=["mount"], help=_help("name", "mount", "yes", "verbose"))
     def create_sandbox(
-        c: Context, name: str | None = None, yes: bool = False, verbose: bool = False
+        c: Context,
+        name: str | None = None,
+        mount: list[str] | None = None,
+        yes: bool = False,
+        verbose: bool = False,
     ) -> None:
         """Make this directory's sandbox, or start it."""
-        commands.create_sandbox(common(c, name, yes, verbose))
+        one = common(c, name, yes, verbose)
+        commands.create_sandbox(replace(one, mounts=_several(mount)))
 
     @task(help=_help("name", "ports", "demo", "yes", "verbose"))
     def attach(
@@ -147,17 +162,19 @@ def _life_cycle(provider: str | None) -> dict[str, NddtTask]:
         """Come back to the agent in this directory's sandbox."""
         return commands.attach(replace(common(c, name, yes, verbose), ports=ports), demo=demo)
 
-    @task(help=_help("name", "command", "ports", "yes", "verbose"))
+    @task(iterable=["mount"], help=_help("name", "command", "ports", "mount", "yes", "verbose"))
     def shell(
         c: Context,
         name: str | None = None,
         command: str | None = None,
         ports: str | None = None,
+        mount: list[str] | None = None,
         yes: bool = False,
         verbose: bool = False,
     ) -> int:
         """Open a shell in the sandbox, or run one command."""
-        return commands.shell(replace(common(c, name, yes, verbose), ports=ports), command)
+        one = replace(common(c, name, yes, verbose), ports=ports, mounts=_several(mount))
+        return commands.shell(one, command)
 
     @task(name="list", help=_help("all-owners", "json", "verbose"))
     def list_(

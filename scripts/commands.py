@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING
 from scripts import (
     agents,
     connections,
+    consent,
     console,
     housekeeping,
     identity,
@@ -27,7 +28,7 @@ from scripts import (
     state,
     workflow,
 )
-from scripts.errors import ConfigError, DataError, UnavailableError, UsageError
+from scripts.errors import DataError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +50,7 @@ class Common:
     persistent: bool = False
     timeout: str | None = None
     ports: str | None = None
+    mounts: str | None = None
     yes: bool = False
     verbose: bool = False
     dry: bool = False
@@ -62,6 +64,7 @@ class Common:
             persistent=self.persistent,
             timeout_s=self.timeout,
             ports=self.ports,
+            mounts=self.mounts,
         )
         for tidy in (state.tidy, ports.tidy, connections.tidy):
             tidy(loaded.process_environment)
@@ -152,10 +155,6 @@ def _make_plan(
 ) -> plan.Plan:
     if work.settings.workspace == "mount" or work.settings.mounts:
         work.provider.check_mount(work.settings)
-    for one in work.settings.mounts:
-        if not one.source.is_dir():
-            problem = f"NDDT_MOUNTS names {one.source}, which is no directory"
-            raise ConfigError(problem, "correct it")
     if work.settings.docker_forward:
         work.provider.docker_risk(work.settings)
     return plan.make(
@@ -173,38 +172,6 @@ def _with_identity(work: Work, made: plan.Plan, *, is_conversation: bool) -> pla
     """Let a session bring along who the user is."""
     brings = identity.provision(work.settings, made, is_conversation=is_conversation)
     return replace(made, brings=made.brings + brings)
-
-
-def _agree(work: Work) -> None:
-    """Ask before a sandbox gets what is dangerous to hand over."""
-    _agree_to_workspace(work)
-    if work.settings.docker_forward:
-        _agree_to_docker(work)
-
-
-def _agree_to_workspace(work: Work) -> None:
-    """Ask before `/` or the home directory is handed over as a whole."""
-    home = Path(work.settings.process_environment.get("HOME", "/"))
-    directory = work.settings.directory
-    if work.settings.workspace != "none" and plan.is_sensitive(directory, home):
-        console.confirm(
-            f"Show all of {directory} to the agent, to read and to write?",
-            yes=work.yes,
-            otherwise="cd to a project, set NDDT_WORKSPACE=none, or agree with --yes",
-        )
-
-
-def _agree_to_docker(work: Work) -> None:
-    """Ask before a sandbox gets a Docker with which it can do harm outside."""
-    risk = work.provider.docker_risk(work.settings)
-    if risk and work.yes:
-        log.warning(risk)
-    elif risk:
-        console.confirm(
-            f"{risk}. Is that all right?",
-            yes=False,
-            otherwise="take NDDT_DOCKER_FORWARD away, or agree with --yes",
-        )
 
 
 def run(common: Common, asked: Asked) -> int:
@@ -232,7 +199,7 @@ def run(common: Common, asked: Asked) -> int:
             demo_url=endpoint.url if endpoint else None,
         )
         made = _with_identity(work, made, is_conversation=lasts)
-        _agree(work)
+        consent.agree(work)
         if common.dry:
             print(made.describe())
             return 0
@@ -241,10 +208,8 @@ def run(common: Common, asked: Asked) -> int:
 
 def _demo_note(work: Work) -> Path:
     """Give the file with the port of a demo whose agent lasts, in tmux."""
-    directory = state.sandbox_directory(
-        work.settings.process_environment, housekeeping.this_name(work)
-    )
-    return directory / "demo-port"
+    key = work.key(housekeeping.this_name(work))
+    return state.sandbox_directory(work.environ, key) / "demo-port"
 
 
 def _demo_endpoint(note: Path | None) -> Endpoint:
@@ -301,13 +266,18 @@ def shell(common: Common, command: str | None) -> int:
         found = work.provider.find(work.settings, name)
         if found is not None:
             lifecycle.check_owner(work, found)
+            if common.mounts:
+                raise UsageError(
+                    f"sandbox {name} is there, and shows what it was made with",
+                    f"leave out --mount, or remove it first: inv cleanup --name {name}",
+                )
             existing = replace(common, name=name, persistent=True).work()
             work = replace(existing, as_it_is=True)
     terminal = console.is_terminal(0) and console.is_terminal(1)
     argv = ("bash", "-c", command) if command is not None else ("bash",)
     made = _make_plan(work, agents.Request(), terminal=terminal, command=argv)
     made = _with_identity(work, made, is_conversation=False)
-    _agree(work)
+    consent.agree(work)
     if common.dry:
         print(made.describe())
         return 0
@@ -330,7 +300,7 @@ def show_ports(common: Common, *, add: str | None, remove: str | None, browse: s
     want = lifecycle.wanted(work)
     connection = connections.existing(work, want, start=False)
     if not wanted:
-        openings = ports.of(work.environ, want.name)
+        openings = ports.of(work.environ, work.key(want.name))
         print(console.table(ports.table(openings, ports.listening(connection))))
         return
     act = ports.remove if remove is not None else ports.add
@@ -448,7 +418,7 @@ def create_sandbox(common: Common) -> None:
     """Make the directory's sandbox, running, and print its name."""
     work = replace(common, persistent=True).work()
     made = _make_plan(work, agents.Request(), command=("true",))
-    _agree(work)
+    consent.agree(work)
     print(made.describe() if common.dry else lifecycle.create_sandbox(work, made))
 
 
@@ -514,7 +484,7 @@ def show_settings() -> None:
     loaded = settings.from_here()
     for item in settings.declared():
         value = getattr(loaded, item["field"])
-        shown = ",".join(value) if isinstance(value, tuple) else str(value)
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         if isinstance(value, bool):
             shown = shown.lower()
         if item["secret"] and value:

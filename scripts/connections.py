@@ -215,7 +215,7 @@ def existing_line(work: Work, want: Specification) -> Line:
 
 def known(work: Work, want: Specification) -> Connection | None:
     """Give the connection to a sandbox if it is open, or can be without asking the provider."""
-    connection = Connection(state.sandbox_directory(work.environ, want.name))
+    connection = Connection(state.sandbox_directory(work.environ, work.key(want.name)))
     if connection.is_open():
         return connection
     if connection.directory.exists():
@@ -226,7 +226,7 @@ def known(work: Work, want: Specification) -> Connection | None:
 
 
 def _line(work: Work, want: Specification) -> Line:
-    connection = Connection(state.sandbox_directory(work.environ, want.name))
+    connection = Connection(state.sandbox_directory(work.environ, work.key(want.name)))
     return Line(
         sandbox=want.name,
         connection=connection,
@@ -342,7 +342,7 @@ def ephemeral(work: Work, plan: Plan) -> Iterator[Line]:
         if not process.find("ssh-keygen"):
             work.provider.prepare(work.settings, yes=work.yes)
         link = _link(work, connection)
-        plan.conversations.prepare()
+        plan.prepare()
         with (
             _without_others(work, plan.sandbox.name),
             work.provider.ephemeral(work.settings, plan.sandbox, name, link) as pipe,
@@ -364,7 +364,7 @@ def _without_others(work: Work, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if state.sandbox_directory(work.environ, name).exists():
+        if state.sandbox_directory(work.environ, work.key(name)).exists():
             lifecycle.forget(work, name)
 
 

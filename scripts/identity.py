@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts import git_config, inside, state
+from scripts import git_config, inside, naming, state
 from scripts.errors import ConfigError, UnavailableError
 from scripts.provisions import Provision
 from scripts.ssh import Socket
@@ -43,7 +43,7 @@ def provision(settings: Settings, plan: Plan, *, is_conversation: bool) -> Provi
     brings = Provision()
     private: tuple[PrivateKey, ...] = ()
     if settings.ssh_forward == "agent":
-        outside = _outside(environ, plan, is_conversation=is_conversation)
+        outside = _outside(settings, plan, is_conversation=is_conversation)
         brings += _agent(settings, outside, inside.place(name, "ssh"))
     elif settings.ssh_forward == "keys":
         private = _private_keys(settings, home / ".ssh")
@@ -62,10 +62,12 @@ def provision(settings: Settings, plan: Plan, *, is_conversation: bool) -> Provi
     return brings + _git(settings, plan.brings.variables, home, private)
 
 
-def _outside(environ: Mapping[str, str], plan: Plan, *, is_conversation: bool) -> Path:
+def _outside(settings: Settings, plan: Plan, *, is_conversation: bool) -> Path:
     """Give the path of a socket on this machine; a kept connection knows that of a conversation."""
+    environ = settings.process_environment
     if is_conversation:
-        return state.sandbox_directory(environ, plan.sandbox.name) / "ssh-agent"
+        key = naming.key(settings.provider, plan.sandbox.name)
+        return state.sandbox_directory(environ, key) / "ssh-agent"
     return state.made_up_directory(environ, plan.session) / "ssh-agent"
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 PLACES = "/tmp/nddt"  # noqa: S108  (a directory of the sandbox, which has one user)
 
+PRIVATE = (PLACES, "/dev/shm/nddt")  # noqa: S108
+"""Directories in which there is what nobody but the sandbox is to see."""
+
 _SSHD = (
     "/usr/sbin/sshd -i -e -f /dev/null -o HostKey=$d/host -o AuthorizedKeysFile=$d/keys.$k "
     "-o SetEnv=NDDT_RUN=$d -o UsePAM=no -o StrictModes=no -o PidFile=none -o MaxSessions=200 "

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from scripts import console, image, ports, providers, state
+from scripts import console, image, naming, ports, providers, state
 from scripts.errors import CannotCreateError, NddtError, NoImageError, UnavailableError
 from scripts.plan import specification
 from scripts.ssh import Connection
@@ -39,12 +39,17 @@ class Work:
         """Our own environment."""
         return self.settings.process_environment
 
+    def key(self, sandbox: str) -> str:
+        """Tell a sandbox of this provider from any other's."""
+        return naming.key(self.provider.NAME, sandbox)
+
 
 def work_with(loaded: Settings, name: str, *, yes: bool = False) -> Work:
     """Put together what every step needs, with a provider of this name."""
     provider = providers.get(name)
     chosen = loaded.workspace or provider.workspace(loaded)
-    return Work(provider=provider, settings=replace(loaded, workspace=chosen), yes=yes)
+    fitting = replace(loaded, provider=name, workspace=chosen)
+    return Work(provider=provider, settings=fitting, yes=yes)
 
 
 def wanted(work: Work) -> Specification:
@@ -126,7 +131,7 @@ def existing(work: Work, name: str) -> Sandbox:
 
 def create_sandbox(work: Work, plan: Plan) -> str:
     """Make sure that the plan's persistent sandbox runs, and give its name."""
-    with state.lock(state.sandbox_directory(work.environ, plan.sandbox.name)):
+    with state.lock(state.sandbox_directory(work.environ, work.key(plan.sandbox.name))):
         create_or_start(work, plan, agent_version(work, plan))
     return plan.sandbox.name
 
@@ -135,7 +140,7 @@ def create_or_start(work: Work, plan: Plan, version: str) -> Sandbox:
     """Make sure that the plan's persistent sandbox runs, and give it."""
     want, title = plan.sandbox, work.provider.TITLE
     work.provider.prepare(work.settings, yes=work.yes)
-    plan.conversations.prepare()
+    plan.prepare()
     found = work.provider.find(work.settings, want.name)
     if found is not None and _is_replaced(work, plan, check_owner(work, found), version):
         remove(work, found)
@@ -153,7 +158,7 @@ def create_or_start(work: Work, plan: Plan, version: str) -> Sandbox:
 def create(work: Work, plan: Plan, version: str) -> Sandbox:
     """Make a sandbox for one run."""
     work.provider.prepare(work.settings, yes=work.yes)
-    plan.conversations.prepare()
+    plan.prepare()
     return _create(work, plan, version)
 
 
@@ -184,7 +189,7 @@ def remove(work: Work, sandbox: Sandbox, *, discard: bool = False) -> None:
         workspace.rescue(work, sandbox)
     forget(work, sandbox.name)
     work.provider.remove(work.settings, sandbox)
-    shutil.rmtree(state.copy_directory(work.environ, sandbox.name), ignore_errors=True)
+    shutil.rmtree(state.copy_directory(work.environ, work.key(sandbox.name)), ignore_errors=True)
 
 
 def remove_passed(work: Work, made: Sandbox) -> None:
@@ -224,7 +229,7 @@ def _is_replaced(work: Work, plan: Plan, found: Sandbox, version: str) -> bool:
 
 def forget(work: Work, name: str) -> None:
     """Close the connection to a sandbox, with its ports, and remove its files."""
-    directory = state.sandbox_directory(work.environ, name)
+    directory = state.sandbox_directory(work.environ, work.key(name))
     Connection(directory).close()
-    ports.forget(work.environ, name)
+    ports.forget(work.environ, work.key(name))
     shutil.rmtree(directory, ignore_errors=True)

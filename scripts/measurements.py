@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts import agents, commands, lifecycle, plan, process, state
+from scripts import agents, commands, lifecycle, naming, plan, process, state
 from scripts.errors import UnavailableError, UsageError
 from scripts.messages_api import demo_reply
 from scripts.model_endpoint import Endpoint
@@ -176,7 +176,7 @@ def _cloud_runs(directory: Path) -> Iterator[Pair]:
         run = ("env", *environ, NDDT, "run", "--prompt", PROMPT)
         name = _output(here, "env", *environ, NDDT, "daytona.create-sandbox").strip()
         _output(here, *run)
-        files = state.sandbox_directory(os.environ, name)  # noqa: TID251  (a child's, too)
+        files = state.sandbox_directory(os.environ, naming.key("daytona", name))  # noqa: TID251  (a child's, too)
         end = f"ssh -F {files}/config -O exit nddt 2>/dev/null"
         forget = f"{end}; rm -f {files}/access {files}/fingerprint"
         for title, first, limit in (

@@ -46,6 +46,11 @@ def persistent_name(directory: Path | None) -> str:
     return f"nddt-{slug(directory.name)}-{digest([str(directory)], 8)}"
 
 
+def key(provider: str, sandbox: str) -> str:
+    """Tell a sandbox from those of other providers, where one of their names may be the same."""
+    return f"{provider}-{sandbox}"
+
+
 def image_tag(agent: str, version: str, content: str) -> str:
     """Tell an image from others by what goes into it: `<agent>-<version>-<content hash>`."""
     return f"{agent}-{version}-{content}"

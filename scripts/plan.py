@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts import (
@@ -16,12 +15,13 @@ from scripts import (
     conversations,
     docker_inside,
     env_forward,
+    git_links,
     host,
     image,
+    mounts,
     naming,
     providers,
     ssh,
-    worktree,
 )
 from scripts.errors import CredentialsError
 from scripts.provisions import Provision
@@ -49,6 +49,7 @@ class Plan:
     """Its id."""
     brings: Provision
     conversations: conversations.Store
+    git: git_links.Links
     before: str
     """Shell text that prepares the sandbox."""
     after: str
@@ -68,6 +69,15 @@ class Plan:
         """Bring more along."""
         return replace(self, brings=self.brings + more)
 
+    def prepare(self) -> None:
+        """Make what of this machine the sandbox is to show, where nddt is to make it.
+
+        Raises:
+            ConfigError: That is not possible.
+        """
+        self.conversations.prepare()
+        self.git.prepare()
+
     def describe(self) -> str:
         """Say all of it in lines for a person; secrets are masked."""
         return "\n".join(f"{title:<12} {value}" for title, value in self._lines())
@@ -84,6 +94,8 @@ class Plan:
         for one in self.sandbox.mounts:
             how = "read only" if one.readonly else "read and write"
             yield "directory", f"{one.source} at {one.target}, {how}"
+        if self.git.warning:
+            yield "git", self.git.warning
         yield "user", self.sandbox.user
         yield from self.brings.shown
         for name, value in sorted(self.brings.variables.items()):
@@ -106,9 +118,6 @@ def specification(
         pid: This process.
     """
     workspace = settings.directory if settings.workspace != "none" else None
-    repository: tuple[Mount, ...] = ()
-    if settings.workspace == "mount":
-        repository = worktree.mounts(settings.directory, readonly=settings.readonly)
     made_up = (
         naming.persistent_name(workspace)
         if persistent
@@ -120,7 +129,7 @@ def specification(
         workspace=workspace,
         is_synced=settings.workspace == "sync",
         is_readonly=settings.readonly,
-        mounts=(*settings.mounts, *repository),
+        mounts=settings.mounts,
         docker=settings.docker_forward,
         user="root" if user[0] == 0 else "nddt",
         cpus=settings.cpus,
@@ -253,9 +262,13 @@ def make(
     recipe = image.recipe(settings, agent, network, user)
     sandbox = specification(settings, user, persistent=settings.persistent, pid=pid)
     store = conversations.store(settings, agent.NAME, agent.CONVERSATIONS)
+    mounts.check(settings, sandbox, store.inside)
+    git = git_links.find(settings)
+    shown = {one.target: one for one in (*git.mounts, *sandbox.mounts)}  # the user's win
     if store.is_shown:
-        shown = Mount(store.directory, f"{sandbox.home}/{store.inside}")
-        sandbox = replace(sandbox, mounts=(*sandbox.mounts, shown))
+        inside = f"{sandbox.home}/{store.inside}"
+        shown[inside] = Mount(store.directory, inside)
+    sandbox = replace(sandbox, mounts=tuple(shown.values()))
     configured = Provision()
     if not command and demo_url is None:
         settings, configured = _configured(settings, agent, sandbox.home)
@@ -283,15 +296,10 @@ def make(
         session=session,
         brings=brings,
         conversations=store,
+        git=git,
         before=":" if command else agent.before(request),
         after=":" if command else agent.after(request),
         terminal=terminal,
         is_agent=not command,
         timeout_s=settings.timeout_s,
     )
-
-
-def is_sensitive(directory: Path, home: Path) -> bool:
-    """Tell whether a directory is one that nobody means to hand to an agent as a whole."""
-    resolved = directory.resolve()
-    return resolved in {Path("/"), home.resolve()} or resolved in home.resolve().parents

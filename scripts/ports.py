@@ -44,7 +44,7 @@ class Opening:
     outside: int
     inside: int
     sandbox: str
-    """Its name."""
+    """Its key; see naming.py."""
     pid: int
     """The process with which it ends: a session's, or that of a connection."""
 
@@ -164,7 +164,7 @@ def reserved(
 
     Args:
         environ: Our own environment.
-        sandbox: Its name.
+        sandbox: Its key.
         wanted: The ports of the sandbox.
         start: The first port of this machine that may be chosen.
         usual: Port of the sandbox → the port of this machine that it has, if that is free.
@@ -211,13 +211,14 @@ def add(work: Work, connection: Connection, sandbox: str, port: int) -> Opening:
     Raises:
         PortTakenError: Somebody has taken every one that was chosen.
     """
-    for one in of(work.environ, sandbox):
+    key = work.key(sandbox)
+    for one in of(work.environ, key):
         if one.inside == port:
             return one
     avoided: set[int] = set()
     start = work.settings.port_range_start
     for _ in range(ATTEMPTS):
-        with reserved(work.environ, sandbox, (port,), start=start, avoided=avoided) as (one,):
+        with reserved(work.environ, key, (port,), start=start, avoided=avoided) as (one,):
             avoided.add(one.outside)
             with suppress(PortTakenError):
                 connection.forward((one.forward,))
@@ -233,7 +234,7 @@ def remove(work: Work, connection: Connection, sandbox: str, port: int) -> Openi
     Raises:
         UsageError: It is not open, or belongs to a session.
     """
-    found = [one for one in of(work.environ, sandbox) if one.inside == port]
+    found = [one for one in of(work.environ, work.key(sandbox)) if one.inside == port]
     if not found:
         raise UsageError(f"port {port} of {sandbox} is not open", "see: inv ports")
     master = connection.master_pid()
@@ -319,7 +320,7 @@ def opened(
     for attempt in range(1, ATTEMPTS + 1):
         with reserved(
             work.environ,
-            plan.sandbox.name,
+            work.key(plan.sandbox.name),
             (*usual, *work.settings.ports),
             start=work.settings.port_range_start,
             usual=usual,

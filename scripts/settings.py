@@ -103,16 +103,31 @@ class Mount:
     target: str
     readonly: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.source}:{self.target}{':ro' if self.readonly else ''}"
+
+
+def _mount(word: str) -> Mount:
+    match = re.fullmatch(r"([^:]+):(/[^:]*)(:ro|:rw)?", word)
+    if not match or ".." in match[2].split("/"):
+        raise ValueError("HERE:/IN/SANDBOX or HERE:/IN/SANDBOX:ro, separated by commas")
+    target = "/" + "/".join(part for part in match[2].split("/") if part not in {"", "."})
+    if target in {"/", "/workspace"}:
+        raise ValueError("a place in the sandbox other than / and /workspace")
+    try:
+        source = Path(match[1]).expanduser().absolute()
+        # After a link, `..` means one thing to a kernel and another to an engine.
+        source = source.resolve() if ".." in source.parts else source
+    except RuntimeError as error:  # ~NAME, and nobody has that name; a loop of links
+        raise ValueError("directories that exist") from error
+    return Mount(source, target, readonly=match[3] == ":ro")
+
 
 def _mounts(value: str) -> tuple[Mount, ...]:
-    found = []
-    for word in _words(value):
-        match = re.fullmatch(r"([^:]+):(/[^:]*?)/?(:ro|:rw)?", word)
-        if not match or not match[2] or ".." in match[2].split("/"):
-            raise ValueError("HERE:/IN/SANDBOX or HERE:/IN/SANDBOX:ro, separated by commas")
-        source = Path(match[1]).expanduser().absolute()
-        found.append(Mount(source, match[2], readonly=match[3] == ":ro"))
-    return tuple(found)
+    found = tuple(_mount(word) for word in _words(value))
+    if len({one.target for one in found}) < len(found):
+        raise ValueError("each place in the sandbox once")
+    return found
 
 
 def _choice(*allowed: str) -> Callable[[str], str]:

@@ -53,9 +53,9 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     return Path(home, "nddt")
 
 
-def copy_directory(environ: Mapping[str, str], name: str) -> Path:
+def copy_directory(environ: Mapping[str, str], key: str) -> Path:
     """Give the directory with what is known of a sandbox's copy; it need not exist."""
-    return state_directory(environ) / "sync" / name
+    return state_directory(environ) / "sync" / key
 
 
 def write(path: Path, text: str) -> None:
@@ -102,9 +102,9 @@ def own_directory(environ: Mapping[str, str]) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def sandbox_directory(environ: Mapping[str, str], name: str) -> Path:
+def sandbox_directory(environ: Mapping[str, str], key: str) -> Path:
     """Give the directory of the connection to a persistent sandbox; it need not exist."""
-    short = name if len(name) <= 48 else f"{name[:39]}-{naming.digest([name], 8)}"
+    short = key if len(key) <= 48 else f"{key[:39]}-{naming.digest([key], 8)}"
     return runtime_directory(environ) / f"s-{short}"
 
 

@@ -47,6 +47,8 @@ def run(
         TransportLostError: The connection broke for good.
         EndedBySignalError: We were asked to end; so was the program.
     """
+    if plan.git.warning:
+        log.warning(plan.git.warning)
     once = functools.cache(meanwhile)
     with signals.raised():
         if plan.sandbox.persistent:

@@ -104,7 +104,7 @@ class Remote:
 
 
 def _notes(work: Work, name: str) -> Path:
-    return state.copy_directory(work.environ, name)
+    return state.copy_directory(work.environ, work.key(name))
 
 
 def _settings_file(work: Work, directory: Path) -> str:

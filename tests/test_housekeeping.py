@@ -285,7 +285,7 @@ def test_somebody_elses_by_name(work: Work, memory: Memory, sandboxes: dict[str,
 def test_clean_up(work: Work, memory: Memory, sandboxes: dict[str, Sandbox], runtime: Path) -> None:
     """Removes what was chosen, with the files of its connection, and nothing else."""
     memory.found = list(sandboxes.values())
-    (runtime / "nddt" / "s-stopped").mkdir(parents=True, mode=0o700)
+    (runtime / "nddt" / "s-memory-stopped").mkdir(parents=True, mode=0o700)
     (runtime / "nddt").chmod(0o700)
 
     removed = housekeeping.clean_up(work, (sandboxes["stopped"], sandboxes["old"]), images=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from scripts import agents, host, naming, plan
+from scripts import agents, consent, host, naming, plan
 from scripts.errors import ConfigError, CredentialsError
 from scripts.ssh import Forward, SamePort
 
@@ -422,7 +422,16 @@ def test_sensitive_directories(tmp_path: Path, directory: str, expected: bool) -
     (tmp_path / "home" / "me" / "project").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "home" / "me")
 
-    assert plan.is_sensitive(tmp_path / directory, tmp_path / "home" / "me") is expected
+    assert consent.is_sensitive(tmp_path / directory, tmp_path / "home" / "me") is expected
+
+
+def test_a_repository_that_is_not_shown(project: Project) -> None:
+    """Is told of."""
+    (project.directory / ".git").write_text("gitdir: /nowhere", encoding="utf-8")
+
+    text = make(project, ANTHROPIC_API_KEY="key").describe()
+
+    assert f"git          the repository of {project.directory} is elsewhere" in text
 
 
 def test_a_plan_has_no_side_effects(project: Project) -> None:

@@ -147,6 +147,9 @@ def test_variables_of_all_layers_can_be_forwarded(project: Project) -> None:
             "/a b:/x/, /c:/y:ro",
             (settings.Mount(Path("/a b"), "/x"), settings.Mount(Path("/c"), "/y", readonly=True)),
         ),
+        ("NDDT_MOUNTS", "mounts", "/a/../b:/./x//y:rw", (settings.Mount(Path("/b"), "/x/y"),)),
+        ("NDDT_MOUNTS", "mounts", "here:/x", (settings.Mount(Path.cwd() / "here", "/x"),)),
+        ("NDDT_MOUNTS", "mounts", "~/a:/x", (settings.Mount(Path.home() / "a", "/x"),)),
         ("NDDT_PORTS", "ports", "3000, 8080,3000", (3000, 8080)),
         ("NDDT_PORT_RANGE_START", "port_range_start", "1", 1),
         ("NDDT_SSH_FORWARD", "ssh_forward", "keys", "keys"),
@@ -236,6 +239,16 @@ def test_bad_value_in_the_environment(
     assert allowed in caught.value.next_step
 
 
+def test_a_link_and_what_is_above_it(project: Project, tmp_path: Path) -> None:
+    """That is above what the link leads to, for whoever asks and for whoever shows it."""
+    (tmp_path / "deep/er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("deep/er")
+
+    (one,) = project.load(mounts=f"{tmp_path}/link/..:/x").mounts
+
+    assert one.source == tmp_path / "deep"
+
+
 def test_bad_value_of_an_option(project: Project) -> None:
     """Says so, too."""
     with pytest.raises(ConfigError, match=r"NDDT_TIMEOUT is 'abc' \(option\)"):
@@ -276,6 +289,9 @@ BAD_VALUES_OF_THE_USERS_OWN = [
     ("NDDT_MOUNTS", "/a:b", "HERE:/IN/SANDBOX"),
     ("NDDT_MOUNTS", "/a:/b:rx", "HERE:/IN/SANDBOX"),
     ("NDDT_MOUNTS", "/a:/b/../etc", "HERE:/IN/SANDBOX"),
+    *(("NDDT_MOUNTS", f"/a:{place}", "other than / and") for place in ("/", "//.", "/workspace/")),
+    ("NDDT_MOUNTS", "/a:/x,/b:/x/", "each place in the sandbox once"),
+    ("NDDT_MOUNTS", "~nobody.example/a:/x", "directories that exist"),
     ("NDDT_SSH_FORWARD", "true", "agent or keys"),
     ("NDDT_GPG_FORWARD", "agent", "true or false"),
     ("NDDT_DOCKER_FORWARD", "true", "isolated or host"),

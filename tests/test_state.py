@@ -128,10 +128,10 @@ def test_cache_directory(environ: dict[str, str], expected: str) -> None:
 
 
 def test_sandbox_directory(environ: dict[str, str], runtime: Path) -> None:
-    """Is one for each name, and need not exist."""
-    found = [state.sandbox_directory(environ, "nddt-a-1") for _ in range(2)]
+    """Is one for each sandbox, and need not exist."""
+    found = [state.sandbox_directory(environ, "docker-nddt-a-1") for _ in range(2)]
 
-    assert found == [runtime / "nddt" / "s-nddt-a-1"] * 2
+    assert found == [runtime / "nddt" / "s-docker-nddt-a-1"] * 2
     assert not found[0].exists()
 
 

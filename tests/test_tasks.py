@@ -14,7 +14,7 @@ import pytest
 
 import scripts
 import tasks
-from scripts import agents, ports, providers, settings
+from scripts import agents, commands, ports, providers, settings
 from scripts.cli import NddtTask
 
 if TYPE_CHECKING:
@@ -262,3 +262,18 @@ def test_version_is_one() -> None:
     assert re.search(
         rf"^## \[?{re.escape(scripts.__version__)}\b", document("CHANGELOG.md"), re.MULTILINE
     )
+
+
+def test_config_shows_lists(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As they would be written."""
+    monkeypatch.chdir(tmp_path)
+    values = {"NDDT_ENV_VARS": "A,B", "NDDT_PORTS": "80,81", "NDDT_MOUNTS": "/a:/b,/c:/d:ro"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+    commands.show_settings()
+
+    shown = capsys.readouterr().out.splitlines()
+    assert {f"{name}={value}  # environment" for name, value in values.items()} <= set(shown)

@@ -127,9 +127,12 @@ def check_mount(settings: Settings) -> None:
     """Refuse to mount a directory of this machine into an engine on another one."""
     host = _remote_host(settings)
     if host:
+        wanted = "set NDDT_WORKSPACE=sync or none"
+        if settings.workspace != "mount":
+            wanted = f"take NDDT_MOUNTS ({settings.sources['NDDT_MOUNTS']}) away, or: inv cp"
         raise ConfigError(
             f"the engine at {host} cannot see this machine's files",
-            "set NDDT_WORKSPACE=sync or none, or use an engine on this machine",
+            f"{wanted}; or use an engine on this machine",
         )
 
 

@@ -155,6 +155,40 @@ def test_more_directories(nddt: Caller, outside: Outside) -> None:
     assert not outside.sandboxes()
 
 
+def test_directories_for_one_command(nddt: Caller, outside: Outside) -> None:
+    """The option may be given several times, and wins over the setting."""
+    for name in ("one", "two", "three"):
+        (nddt.directory / name).mkdir()
+        (nddt.directory / name / "x").write_text(name)
+    caller = nddt.having(ANTHROPIC_API_KEY=KEY, NDDT_MOUNTS=f"{nddt.directory}/three:/three")
+    words = ("--mount", "one:/shown/1:ro", "--mount", "../" + nddt.directory.name + "/two:/2")
+    look = "cat /shown/1/x /2/x; ls /three; echo new >/2/y; touch /shown/1/y"
+
+    done = caller("shell", *words, "--command", look)
+
+    if nddt.provider == "daytona":
+        refused(done, 78, "NDDT_MOUNTS (option)", "inv cp")
+        refused(caller.having(NDDT_WORKSPACE="sync")(*PROMPT, *words), 78, "inv cp")
+        return
+    assert (done.code, done.stdout) == (1, b"onetwo"), done.said
+    assert (nddt.directory / "two/y").read_text() == "new\n"
+    assert [path.name for path in (nddt.directory / "one").iterdir()] == ["x"]
+    shown = caller(*PROMPT, *words, "--dry")
+    assert f"{nddt.directory}/one at /shown/1, read only" in shown.stdout.decode()
+
+    refused(caller(*PROMPT, "--mount", "one:two"), 78, "HERE:/IN/SANDBOX")
+    refused(caller(*PROMPT, "--mount", "one:/tmp"), 78, "NDDT_MOUNTS (option)", "choose another")
+    away = caller.having(DOCKER_HOST="tcp://engine.example:2375", NDDT_WORKSPACE="sync")
+    refused(away(*PROMPT, *words), 78, "engine.example", "inv cp")
+    made = caller.with_agent("true")(caller.task("create-sandbox"), *words)
+    assert made.code == 0, made.said
+    (name,) = outside.sandboxes()
+    inside = caller.having(NDDT_MOUNTS="")
+    assert inside("shell", "--name", name, "--command", "cat /2/x").stdout == b"two"
+    refused(inside("shell", "--name", name, *words, "--command", "true"), 64, "--mount")
+    assert inside("cleanup", "--name", name, "--yes").code == 0
+
+
 @ON_DOCKER
 def test_a_directory_that_cannot_be_changed(nddt: Caller) -> None:
     """It is seen, and stays as it is."""
@@ -182,6 +216,34 @@ def test_a_workspace_that_nobody_means(nddt: Caller, place: str) -> None:
 
     for words in (PROMPT, (caller.task("create-sandbox"),), ("shell", "--command", "true")):
         refused(caller(*words), 64, "--yes", "NDDT_WORKSPACE=none")
+
+
+@ON_DOCKER
+@pytest.mark.parametrize("mode", [":ro", ""])
+def test_a_mount_that_nobody_means(nddt: Caller, mode: str) -> None:
+    """More directories need the same consent."""
+    home = Path(nddt.environ["HOME"])
+    (nddt.directory / "link").symlink_to(home)
+    caller = nddt.having(ANTHROPIC_API_KEY=KEY)
+
+    for place in ("/", home, home.parent, "link"):
+        said = refused_mount(caller, f"{place}:/shown{mode}")
+        assert ("to write" in said) == (not mode)
+    command = ("shell", "--command", "ls -d /shown")
+    done = caller(*command, "--mount", f"{home}:/shown{mode}", "--yes")
+    assert (done.code, done.lines) == (0, ["/shown"]), done.said
+
+
+def refused_mount(caller: Caller, mount: str) -> str:
+    """Check that nothing is shown without consent, by the option or the setting."""
+    shell = ("shell", "--command", "true")
+    for done in (
+        caller(*PROMPT, "--mount", mount),
+        caller.having(NDDT_MOUNTS=mount, NDDT_WORKSPACE="none")(*shell),
+        caller(caller.task("create-sandbox"), "--mount", mount),
+    ):
+        refused(done, 64, "Show all of", "show a directory in it", "--yes")
+    return done.said
 
 
 @ON_DOCKER

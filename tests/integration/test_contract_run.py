@@ -369,29 +369,3 @@ def test_awkward_directories_work(nddt: Caller, name: str) -> None:
 
     assert (done.code, done.stdout, done.said) == (0, b"ok\n", "")
     assert (directory / "copy").read_text() == "seen"
-
-
-@ON_DOCKER
-def test_a_linked_worktree(nddt: Caller) -> None:
-    """Git works in it, and does not take it for one that is gone."""
-    main, linked = nddt.directory / "main", nddt.directory / "linked"
-    git = ("git", "-C", str(main), "-c", "user.name=a", "-c", "user.email=a@b")
-    subprocess.run(("git", "init", "-q", str(main)), check=True)
-    subprocess.run((*git, "commit", "-q", "--allow-empty", "-m", "one"), check=True)
-    subprocess.run((*git, "worktree", "add", "-q", str(linked)), check=True)
-    work = (
-        "echo 2 >two; git add two; git -c user.name=b -c user.email=b@c commit -qm two; "
-        "git worktree prune --expire now; git worktree list | wc -l; git status --short"
-    )
-
-    done = nddt.to(linked)("shell", "--command", work)
-
-    assert (done.code, done.stdout, done.said) == (0, b"2\n", "")
-    log = subprocess.run(
-        ("git", "-C", str(linked), "log", "--format=%s"), check=True, capture_output=True
-    )
-    assert log.stdout == b"two\none\n"
-    status = subprocess.run(
-        ("git", "-C", str(linked), "status", "--short"), check=True, capture_output=True
-    )
-    assert status.stdout == b""

@@ -77,7 +77,7 @@ def test_a_warm_run_asks_nothing(cloud: Cloud) -> None:
     run = ("run", "--prompt", "x")
     first = caller(*run)
     assert (first.code, first.stdout, first.said) == (0, b"answer\n", "")
-    directory = caller.runtime / "s-nddt-workspace"
+    directory = caller.runtime / "s-daytona-nddt-workspace"
 
     def again() -> list[str]:
         cloud.double.forget_requests()
@@ -166,7 +166,7 @@ def test_a_token_that_has_expired_is_replaced(cloud: Cloud) -> None:
     """What the gateway does not let in any more is asked for anew, once."""
     caller = cloud.agent("echo answer").having(NDDT_PERSISTENT="true")
     assert caller("run", "--prompt", "x").code == 0
-    (caller.runtime / "s-nddt-workspace" / "s").unlink()
+    (caller.runtime / "s-daytona-nddt-workspace" / "s").unlink()
     cloud.double.expire_tokens("nddt-workspace")
     cloud.double.forget_requests()
 
