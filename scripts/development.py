@@ -15,7 +15,9 @@ log = logging.getLogger("nddt")
 
 ROOT = Path(__file__).parent.parent
 NEEDED_BY_TESTS = ("debootstrap", "git", "gpg", "jq", "rsync", "tmux")
-_TOOLS = ("ruff", "mypy", "pytest", "pytest_timeout", "hypothesis", "asyncssh", "aiohttp")
+_TOOLS = ("ruff", "mypy", "pytest", "pytest_timeout", "xdist", "hypothesis", "asyncssh", "aiohttp")
+# Each process takes tests that follow each other, for they share what is costly to make.
+_AT_ONCE = ("--numprocesses=auto", "--dist=worksteal")
 
 
 def _install_tools() -> None:
@@ -88,4 +90,4 @@ def test(*, only: str | None, yes: bool) -> int:
     commands.build_image(common)
     if only:
         return _python("pytest", "-k", only)
-    return lint() or _python("pytest")
+    return lint() or _python("pytest", *_AT_ONCE)
