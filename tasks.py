@@ -319,6 +319,24 @@ def setup(
     commands.build_image(commands.Common(provider=provider, yes=yes, verbose=verbose, dry=_dry(c)))
 
 
+@task(help=_help("verbose", allowed="Show what is allowed instead, but for package hosts."))
+def network(c: Context, allowed: bool = False, verbose: bool = False) -> None:
+    """Show which hosts this directory's sandboxes were refused."""
+    commands.show_network(commands.Common(verbose=verbose), allowed=allowed)
+
+
+@task(help=_help("verbose", host="Name, such as example.org, *.example.org, example.org:8443."))
+def allow(c: Context, host: str, verbose: bool = False) -> None:
+    """Allow a host to this directory's sandboxes, at once."""
+    commands.allow(commands.Common(verbose=verbose), host)
+
+
+@task(help=_help("verbose", host="As it was allowed."))
+def deny(c: Context, host: str, verbose: bool = False) -> None:
+    """Take back what network.allow has allowed."""
+    commands.deny(commands.Common(verbose=verbose), host)
+
+
 @task
 def config(c: Context) -> None:
     """Show every setting, its value and where it comes from."""
@@ -363,6 +381,9 @@ def _namespace() -> Collection:
     tests = Collection("test", daytona_double)
     tests.add_task(test, name="all", default=True)
     root.add_collection(tests)
+    reach = Collection("network", allow, deny)
+    reach.add_task(network, name="show", default=True)
+    root.add_collection(reach)
     for name in (
         "attach",
         "shell",

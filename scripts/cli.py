@@ -117,12 +117,18 @@ class _NddtProgram(Program):
         names = self.collection.task_names
         known = set(names).union(*names.values())
         try:
-            self.core.unparsed[:] = with_prompt(
-                self.core.unparsed, known, self.collection.collections
-            )
+            words = in_group(self.core.unparsed, known)
+            self.core.unparsed[:] = with_prompt(words, known, self.collection.collections)
         except UsageError as error:
             raise Exit(str(error), code=error.exit_code) from error
         super().parse_tasks()
+
+
+def in_group(words: list[str], tasks: Collection[str]) -> list[str]:
+    """Take `GROUP TASK …` for `GROUP.TASK …`, unless the second word is a task by itself."""
+    if len(words) > 1 and words[1] not in tasks and f"{words[0]}.{words[1]}" in tasks:
+        return [f"{words[0]}.{words[1]}", *words[2:]]
+    return words
 
 
 def with_prompt(words: list[str], tasks: Collection[str], groups: Collection[str]) -> list[str]:

@@ -21,6 +21,7 @@ from scripts import (
     identity,
     lifecycle,
     naming,
+    network,
     plan,
     ports,
     process,
@@ -169,8 +170,9 @@ def _make_plan(
 
 
 def _with_identity(work: Work, made: plan.Plan, *, is_conversation: bool) -> plan.Plan:
-    """Let a session bring along who the user is."""
+    """Let a session bring along who the user is, and what it may reach."""
     brings = identity.provision(work.settings, made, is_conversation=is_conversation)
+    brings += network.provision(work, made, is_conversation=is_conversation)
     return replace(made, brings=made.brings + brings)
 
 
@@ -324,6 +326,25 @@ def copy(common: Common, source: str, target: str) -> None:
         print(want.name)
         return
     copying.copy(connections.existing(work, want), source, target)
+
+
+def show_network(common: Common, *, allowed: bool) -> None:
+    """Print what the directory's sandboxes were refused, or what they may reach."""
+    loaded = common.work().settings
+    print(console.table(network.allowed(loaded) if allowed else network.blocked(loaded)))
+
+
+def allow(common: Common, host: str) -> None:
+    """Allow a host to the directory's sandboxes, also to those that run, and print it."""
+    loaded = common.work().settings
+    if loaded.network == "open":
+        log.warning("NDDT_NETWORK is open: all hosts are reached anyway")
+    print(network.allow(loaded, host))
+
+
+def deny(common: Common, host: str) -> None:
+    """Take back what `allow` has allowed, and print it."""
+    print(network.deny(common.work().settings, host))
 
 
 def _copy_of(common: Common) -> tuple[Work, Sandbox, Line]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from scripts import inside, lifecycle, process, signals, state
+from scripts import inside, lifecycle, offline, process, signals, state
 from scripts.errors import NddtError, TransportLostError, UnavailableError
 from scripts.providers import Link
 from scripts.ssh import Connection
@@ -171,7 +171,21 @@ def kept(work: Work, plan: Plan) -> Line:
         note.write_text(found.fingerprint)
     if line.errors:
         next(line.again(FIRST_PATIENCE_S))
+    _prove(work, plan, line)
     return line
+
+
+def _prove(work: Work, plan: Plan, line: Line) -> None:
+    """See that a sandbox that is to have no network has none, before anything runs in it."""
+    if not plan.sandbox.is_offline or work.as_it_is:
+        return
+    remote, setting = work.provider.IS_REMOTE, work.settings.network
+    try:
+        offline.prove(line.connection, may_have_routes=remote, setting=setting)
+    except NddtError:
+        if line.stays:  # or the next one would take it for proven
+            lifecycle.forget(work, line.sandbox)
+        raise
 
 
 def existing(work: Work, want: Specification, *, start: bool = True) -> Connection:
@@ -317,6 +331,7 @@ def passing(work: Work, plan: Plan) -> Iterator[Line]:
             _open_first(work, plan.sandbox, line, made)
             if line.errors:
                 next(line.again(FIRST_PATIENCE_S))
+            _prove(work, plan, line)
             yield line
         finally:
             with signals.ignored():

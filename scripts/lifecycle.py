@@ -207,7 +207,11 @@ def remove_passed(work: Work, made: Sandbox) -> None:
 
 
 def _is_replaced(work: Work, plan: Plan, found: Sandbox, version: str) -> bool:
-    """Ask whether an out-of-date sandbox is to be made anew."""
+    """Ask whether an out-of-date sandbox is to be made anew.
+
+    Raises:
+        UnavailableError: It is not, but has a network that nobody wants.
+    """
     image_wanted = plan.image(version)
     fits = work.as_it_is or found.fingerprint == plan.sandbox.fingerprint(image_wanted)
     if fits or found.mode != "persistent":
@@ -217,12 +221,18 @@ def _is_replaced(work: Work, plan: Plan, found: Sandbox, version: str) -> bool:
     elif found.workspace != str(plan.sandbox.workspace or ""):
         shown = plan.sandbox.workspace or "nothing"
         changed = f"it shows {found.workspace or 'nothing'}, now it would show {shown}"
+    elif found.is_offline != plan.sandbox.is_offline:
+        has = ("a network", "none")
+        changed = f"it has {has[found.is_offline]}, now it would have {has[not found.is_offline]}"
     else:
         changed = "its size, or something else that it shows, is another one"
     question = f"sandbox {found.name} is out of date: {changed}. Make it anew? All but the "
     question += "workspace is lost."
     if work.yes or console.ask(question):
         return True
+    if plan.sandbox.is_offline and not found.is_offline:
+        problem = f"sandbox {found.name} has a network, though NDDT_NETWORK forbids it"
+        raise UnavailableError(problem, "--yes makes it anew")
     log.warning("%s is used as it is: %s — --yes makes it anew", found.name, changed)
     return False
 

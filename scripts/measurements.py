@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import statistics
 import sys
 import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from scripts import agents, commands, lifecycle, naming, plan, process, state
 from scripts.errors import UnavailableError, UsageError
 from scripts.messages_api import demo_reply
 from scripts.model_endpoint import Endpoint
+from scripts.ssh import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +32,8 @@ log = logging.getLogger("nddt")
 ROOT = Path(__file__).parent.parent
 NDDT = str(ROOT / "nddt")
 PROMPT = "Say hello"
+DOWNLOAD = 200 << 20
+"""Bytes that are fetched to see how fast that is."""
 EMPTY_TASKS = "from invoke.tasks import task\n\n@task\ndef empty(c):\n    pass\n"
 
 
@@ -62,6 +68,8 @@ def bench(*, runs: str, as_json: bool, yes: bool) -> None:
         pairs = chain(
             _listings(Path(directory)),
             _runs(Path(directory), model, yes=yes),
+            _fenced_runs(Path(directory)),
+            _downloads(Path(directory), model),
             _cloud_runs(Path(directory)),
         )
         for pair in pairs:
@@ -157,6 +165,83 @@ def _runs(directory: Path, model: Endpoint, *, yes: bool) -> Iterator[Pair]:
             )
         finally:
             _output(workspace, NDDT, "cleanup", "--name", name, "--yes")
+
+
+def _fenced_runs(directory: Path) -> Iterator[Pair]:
+    """Measure what a network by the proxy costs a second run in a sandbox."""
+    here = directory / "fenced"
+    here.mkdir()
+    runs, names = [], []
+    for setting in ("allowlist", "open"):
+        name = f"nddt-bench-{setting}-{os.getpid()}"
+        known = ("env", f"NDDT_NETWORK={setting}", "NDDT_COMMAND=true", "ANTHROPIC_API_KEY=none")
+        run = (*known, NDDT, "run", "--persistent", "--name", name, "--prompt", PROMPT)
+        names.append(_output(here, *known, NDDT, "docker.create-sandbox", "--name", name).strip())
+        runs.append(run)
+    try:
+        yield Pair(
+            title="a second run by the proxy, and with a network",
+            ours=runs[0],
+            by_hand=runs[1],
+            directory=here,
+            limit="+60 ms",
+        )
+    finally:
+        for name in names:
+            _output(here, NDDT, "cleanup", "--name", name, "--yes")
+
+
+def _downloads(directory: Path, model: Endpoint) -> Iterator[Pair]:
+    """Measure how fast the proxy is: it and a container's network fetch the same.
+
+    The server is on this machine, which the proxy of a session refuses; here it does not.
+    """
+    from scripts import network, proxy  # noqa: PLC0415  (only for this)
+    from scripts.allowlist import Allowlist, rule  # noqa: PLC0415
+    from scripts.decisions import Decisions  # noqa: PLC0415
+    from scripts.ssh import SocketPort  # noqa: PLC0415
+
+    here = directory / "download"
+    here.mkdir()
+    with (here / "data").open("wb") as file:
+        file.truncate(DOWNLOAD)
+    address = urlsplit(model.url).hostname or ""
+    words = ("-u", "-m", "http.server", "0", "--bind", address, "--directory", str(here))
+    server = process.spawn((sys.executable, *words), pipes=True)
+    names = [f"nddt-bench-{setting}-{os.getpid()}" for setting in ("none", "open")]
+    try:
+        said = process.piped(server.stdout).readline().decode()
+        port = said.partition(" port ")[2].partition(" ")[0]
+        url = f"http://bench.test:{port}/data"
+        gate = proxy.Gate(
+            allowed=Allowlist((rule(f"bench.test:{port}"),), here / "none"),
+            decisions=Decisions(here / "log"),
+            look_up=lambda *_: (address,),
+            is_public=lambda _: True,
+        )
+        for name, setting in zip(names, ("none", "open"), strict=True):
+            known = ("env", f"NDDT_NETWORK={setting}", "NDDT_WORKSPACE=none")
+            _output(here, *known, NDDT, "docker.create-sandbox", "--name", name)
+            _output(here, *known, NDDT, "shell", "--name", name, "--command", "true")
+        key = naming.key("docker", names[0])
+        connection = Connection(state.sandbox_directory(os.environ, key))  # noqa: TID251
+        with network.listening(here / "net", partial(proxy.accept, gate=gate)):
+            connection.forward((SocketPort(network.PORT, str(here / "net" / "proxy")),))
+            fetch = ("curl", "--silent", "--fail", "--output", "/dev/null")
+            way = ("--proxytunnel", "--proxy", f"http://127.0.0.1:{network.PORT}", url)
+            direct = ("--resolve", f"bench.test:{port}:{address}", url)
+            yield Pair(
+                title=f"{DOWNLOAD >> 20} MiB by the proxy, and by docker's network",
+                ours=connection.session_argv("-T", "nddt", shlex.join((*fetch, *way))),
+                by_hand=("docker", "exec", names[1], *fetch, *direct),
+                directory=here,
+                limit="4000 ms",
+            )
+    finally:
+        server.terminate()
+        server.wait()
+        for name in names:
+            _output(here, NDDT, "cleanup", "--name", name, "--yes")
 
 
 def _cloud_runs(directory: Path) -> Iterator[Pair]:

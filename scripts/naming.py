@@ -63,7 +63,14 @@ def image_labels(owner: str) -> dict[str, str]:
 
 
 def labels(
-    *, owner: str, workspace: str, mode: str, created: int, pid: int, is_synced: bool = False
+    *,
+    owner: str,
+    workspace: str,
+    mode: str,
+    created: int,
+    pid: int,
+    is_synced: bool = False,
+    is_offline: bool = False,
 ) -> dict[str, str]:
     """Make the labels that every created thing carries.
 
@@ -74,6 +81,7 @@ def labels(
         created: Seconds since 1970.
         pid: The creating process.
         is_synced: Whether the sandbox has a copy of the directory.
+        is_offline: Whether the sandbox has no network.
     """
     return {
         LABEL: mode,
@@ -83,4 +91,5 @@ def labels(
         f"{LABEL}.created": str(created),
         f"{LABEL}.pid": str(pid),
         **({f"{LABEL}.sync": "true"} if is_synced else {}),
+        **({f"{LABEL}.offline": "true"} if is_offline else {}),
     }

@@ -20,10 +20,11 @@ from scripts import (
     image,
     mounts,
     naming,
+    offline,
     providers,
     ssh,
 )
-from scripts.errors import CredentialsError
+from scripts.errors import ConfigError, CredentialsError
 from scripts.provisions import Provision
 from scripts.settings import Mount
 
@@ -134,10 +135,12 @@ def specification(
         user="root" if user[0] == 0 else "nddt",
         cpus=settings.cpus,
         memory_gib=settings.memory_gib,
+        is_offline=settings.network != "open",
         labels=naming.labels(
             owner=settings.owner,
             workspace=str(workspace or ""),
             is_synced=settings.workspace == "sync",
+            is_offline=settings.network != "open",
             mode="persistent" if persistent else "ephemeral",
             created=int(time.time()),
             pid=pid,
@@ -259,8 +262,16 @@ def make(
     program = tuple(shlex.split(settings.command)) or (agent.PROGRAM,)
     network = provider.network(settings, host.detect(settings))
     user = provider.user(settings)
+    # Where the sandbox has no network, this machine's proxies are for what runs here.
+    known = replace(network, proxies={}) if settings.network != "open" else network
     recipe = image.recipe(settings, agent, network, user)
     sandbox = specification(settings, user, persistent=settings.persistent, pid=pid)
+    if sandbox.is_offline and sandbox.docker == "host":
+        raise ConfigError(
+            f"NDDT_NETWORK is {settings.network}, but the containers of NDDT_DOCKER_FORWARD=host "
+            "have a network",
+            "set NDDT_DOCKER_FORWARD=isolated, or NDDT_NETWORK=open",
+        )
     store = conversations.store(settings, agent.NAME, agent.CONVERSATIONS)
     mounts.check(settings, sandbox, store.inside)
     git = git_links.find(settings)
@@ -278,13 +289,16 @@ def make(
     else:
         theirs, ours = agent_variables(settings, agent, demo_url)
     terminal_variables = env_forward.select(env_forward.TERMINAL, settings.environment)
-    variables = {**network.session_variables(), **terminal_variables, **ours, **theirs}
-    secret = frozenset(theirs) | frozenset(network.proxies)
+    variables = {**known.session_variables(), **terminal_variables, **ours, **theirs}
+    secret = frozenset(theirs) | frozenset(known.proxies)
     session = secrets.token_hex(6)
-    proxies = {k: v for k, v in network.proxies.items() if k.isupper() and k != "NO_PROXY"}
+    proxies = {k: v for k, v in known.proxies.items() if k.isupper() and k != "NO_PROXY"}
     urls = {name: variables[name] for name in (agent.BASE_URL, *proxies) if name in variables}
     brings = configured + Provision(variables=variables, secret=secret) + this_machine(urls)
-    brings += Provision(shown=_shown_ports(settings)) + docker_inside.provision(sandbox, network)
+    if sandbox.is_offline:
+        guard = offline.guard(may_have_routes=provider.IS_REMOTE, setting=settings.network)
+        brings = Provision(before=(guard,)) + brings
+    brings += Provision(shown=_shown_ports(settings)) + docker_inside.provision(sandbox, known)
     if not command:
         brings += conversations.bring(store, agent.recalls(request))
     return Plan(

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from scripts import allowlist
 from scripts.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ def _url(value: str) -> str:
     if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value):
         raise ValueError("an address such as https://host/api")
     return value.rstrip("/")
+
+
+def _hosts(value: str) -> tuple[allowlist.Rule, ...]:
+    return tuple(dict.fromkeys(map(allowlist.rule, _words(value))))
 
 
 def _command(value: str) -> str:
@@ -219,6 +224,22 @@ class Settings:
         "",
         "More directories to show, as HERE:IN_SANDBOX or HERE:IN_SANDBOX:ro, separated by commas; "
         "a project's .env file cannot set this.",
+        own=True,
+    )
+    network: str = _variable(
+        "NDDT_NETWORK",
+        _choice("open", "allowlist", "none"),
+        "open",
+        "What the sandbox reaches: open means everything, allowlist only HTTP and HTTPS at hosts "
+        "that are allowed, none nothing. A project's .env file cannot set this.",
+        own=True,
+    )
+    allow_hosts: tuple[allowlist.Rule, ...] = _variable(
+        "NDDT_ALLOW_HOSTS",
+        _hosts,
+        "",
+        "More hosts that NDDT_NETWORK=allowlist allows, separated by commas: example.org, "
+        "*.example.org, example.org:8443. A project's .env file cannot set this.",
         own=True,
     )
     ports: tuple[int, ...] = _variable(

@@ -98,6 +98,20 @@ class OpenPort:
         return ("-L", f"127.0.0.1:{self.outside}:localhost:{self.inside}")
 
 
+@dataclass(frozen=True)
+class SocketPort:
+    """A port of the sandbox's loopback that leads to a UNIX socket of this machine's."""
+
+    inside: int
+    outside: str
+
+    @property
+    def arguments(self) -> tuple[str, str]:
+        """The option of ssh(1)."""
+        outside = self.outside.replace(":", "\\:")
+        return ("-R", f"127.0.0.1:{self.inside}:{outside}")
+
+
 def check_ports(errors: str, forwards: Sequence[Forward]) -> None:
     """Look at what ssh has printed, a connection of its own or a session of a master's.
 

@@ -17,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from scripts import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from scripts.host import Host
     from scripts.image import Recipe
@@ -92,6 +92,10 @@ class Memory:
         build_tools: Callable[[], None],
     ) -> str:
         """Know none."""
+        raise NotImplementedError
+
+    def ask(self, settings: settings.Settings, image: str, words: Sequence[str]) -> str:
+        """Run nothing."""
         raise NotImplementedError
 
     def ephemeral(

@@ -18,7 +18,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import scripts
-from scripts.cli import NddtTask, remainder, task, with_prompt
+from scripts.cli import NddtTask, in_group, remainder, task, with_prompt
 from scripts.errors import NddtError, UsageError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -331,6 +331,24 @@ def test_likely_mistake_is_no_prompt(root: Path, words: list[str], message: str)
 def test_without_a_run_task_words_stay_as_they_are() -> None:
     """Invoke then says what it does not know."""
     assert with_prompt(["hello"], {"attach"}, ()) == ["hello"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["network", "allow", "a.org"], ["network.allow", "a.org"]),
+        (["network", "list"], ["network", "list"]),
+        (["network", "nonsense"], ["network", "nonsense"]),
+        (["network"], ["network"]),
+        (["network", "--verbose"], ["network", "--verbose"]),
+        (["docker", "list"], ["docker", "list"]),
+    ],
+)
+def test_a_group_and_its_task(words: list[str], expected: list[str]) -> None:
+    """Are one task, unless the second is a task of its own: tasks follow each other."""
+    tasks = {"network", "network.allow", "list", "docker.list"}
+
+    assert in_group(words, tasks) == expected
 
 
 @pytest.mark.parametrize("words", [["--bogus"], ["run", "--bogus"]])

@@ -134,6 +134,15 @@ def test_labels() -> None:
     }
 
 
+def test_labels_of_a_copy_without_a_network() -> None:
+    """Say so."""
+    labels = naming.labels(
+        owner="", workspace="", mode="", created=5, pid=7, is_synced=True, is_offline=True
+    )
+
+    assert (labels["nddt.sync"], labels["nddt.offline"]) == ("true", "true")
+
+
 def test_labels_of_an_image() -> None:
     """Are the same ones; it belongs to no directory."""
     labels = naming.image_labels("me@here")

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts import settings
+from scripts.allowlist import Rule
 from scripts.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -150,6 +151,13 @@ def test_variables_of_all_layers_can_be_forwarded(project: Project) -> None:
         ("NDDT_MOUNTS", "mounts", "/a/../b:/./x//y:rw", (settings.Mount(Path("/b"), "/x/y"),)),
         ("NDDT_MOUNTS", "mounts", "here:/x", (settings.Mount(Path.cwd() / "here", "/x"),)),
         ("NDDT_MOUNTS", "mounts", "~/a:/x", (settings.Mount(Path.home() / "a", "/x"),)),
+        ("NDDT_NETWORK", "network", "allowlist", "allowlist"),
+        (
+            "NDDT_ALLOW_HOSTS",
+            "allow_hosts",
+            "A.org, *.b.org:8443,a.org",
+            (Rule("a.org"), Rule("b.org", any_below=True, port=8443)),
+        ),
         ("NDDT_PORTS", "ports", "3000, 8080,3000", (3000, 8080)),
         ("NDDT_PORT_RANGE_START", "port_range_start", "1", 1),
         ("NDDT_SSH_FORWARD", "ssh_forward", "keys", "keys"),
@@ -271,12 +279,15 @@ OWN = {item["variable"]: item["field"] for item in settings.declared() if item["
 WIDENING = {
     *("NDDT_MOUNTS", "NDDT_SSH_FORWARD", "NDDT_SSH_KEYS", "NDDT_GPG_FORWARD"),
     "NDDT_DOCKER_FORWARD",
+    *("NDDT_NETWORK", "NDDT_ALLOW_HOSTS"),
 }
 GOOD = {
     "NDDT_MOUNTS": "/mine.example:/x",
     "NDDT_SSH_FORWARD": "agent",
     "NDDT_GPG_FORWARD": "true",
     "NDDT_DOCKER_FORWARD": "host",
+    "NDDT_NETWORK": "none",
+    "NDDT_ALLOW_HOSTS": "mine.example",
 }
 """Values of those that do not take an address."""
 BAD_VALUES_OF_THE_USERS_OWN = [
@@ -295,6 +306,9 @@ BAD_VALUES_OF_THE_USERS_OWN = [
     ("NDDT_SSH_FORWARD", "true", "agent or keys"),
     ("NDDT_GPG_FORWARD", "agent", "true or false"),
     ("NDDT_DOCKER_FORWARD", "true", "isolated or host"),
+    ("NDDT_NETWORK", "closed", "open or allowlist or none"),
+    ("NDDT_ALLOW_HOSTS", "10.0.0.1", "names of hosts such as example.org"),
+    ("NDDT_ALLOW_HOSTS", "a.org,*", "names of hosts such as example.org"),
 ]
 
 

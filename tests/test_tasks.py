@@ -64,7 +64,7 @@ def test_tasks_of_each_provider() -> None:
         "cleanup",
     }
 
-    assert set(tasks.ns.collections) == {*providers.NAMES, "test"}
+    assert set(tasks.ns.collections) == {*providers.NAMES, "test", "network"}
     for name in providers.NAMES:
         assert common - set(tasks.ns.collections[name].tasks) == set(), name
     assert {"run", "attach", "shell", "list", "stop", "cleanup", "setup", "lint"} <= {
@@ -107,10 +107,12 @@ def test_no_short_flags(task: NddtTask) -> None:
 
 @each_task
 def test_no_positional_arguments(task: NddtTask) -> None:
-    """Invoke would demand them always; only to copy takes two paths always."""
-    expected = ["source", "target"] if task.name == "cp" else []
+    """Invoke would demand them always; only these do without an option's name."""
+    always = {"cp": ["source", "target"], "allow": ["host"], "deny": ["host"]}
 
-    assert expected == [option.name for option in task.get_arguments() if option.positional]
+    assert always.get(task.name, []) == [
+        option.name for option in task.get_arguments() if option.positional
+    ]
 
 
 @each_task

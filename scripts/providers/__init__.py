@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from scripts import naming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -45,6 +45,8 @@ class Specification:
     """0 means the provider's default."""
     memory_gib: int = 0
     """0 means the provider's default."""
+    is_offline: bool = False
+    """Whether the provider gives it no network."""
 
     @property
     def home(self) -> str:
@@ -55,7 +57,9 @@ class Specification:
         """Hash what a sandbox is made from: another hash, another sandbox."""
         size = (str(self.cpus), str(self.memory_gib))
         shows = (str(self.workspace), str(self.is_synced), str(self.is_readonly))
-        return naming.digest((image, *shows, str(self.mounts), self.docker, self.user, *size), 16)
+        made = (str(self.mounts), self.docker, self.user, *size)
+        network = ("offline",) if self.is_offline else ()
+        return naming.digest((image, *shows, *made, *network), 16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,8 @@ class Sandbox:
     """What it was made from; another one means that it is out of date."""
     is_synced: bool = False
     """Whether its /workspace is a copy, in which there may be work that is nowhere else."""
+    is_offline: bool = False
+    """Whether it was made without a network."""
     handle: object = field(default=None, repr=False, compare=False)
     """The provider's own object, of no meaning to others."""
 
@@ -105,6 +111,7 @@ def made(want: Specification, image: str) -> Sandbox:
         pid=int(want.labels[f"{naming.LABEL}.pid"]),
         fingerprint=want.fingerprint(image),
         is_synced=want.is_synced,
+        is_offline=want.is_offline,
     )
 
 
@@ -173,6 +180,14 @@ class Provider(Protocol):
 
         Raises:
             CannotCreateError: There is no such package or tag, or no answer.
+        """
+
+    def ask(self, settings: Settings, image: str, words: Sequence[str]) -> str:
+        """Give what a program prints in a new sandbox made from an image.
+
+        Raises:
+            NoImageError: The image has to be built first.
+            CannotCreateError: It failed.
         """
 
     def ephemeral(

@@ -247,6 +247,26 @@ def look_up(
     return done.stdout.split()[-1].strip("'")
 
 
+def ask(settings: Settings, image: str, words: Sequence[str]) -> str:
+    """Run it in a container of its own, without a network."""
+    fixed = ("run", "--rm", "--pull=never", "--network=none", "--log-driver=none")
+    done = _command(settings, *fixed, "--entrypoint", words[0], image, *words[1:])
+    if not done.ok:
+        _check_image(done)
+        raise CannotCreateError(f"{image} did not answer: {done.last_line}", "see --verbose")
+    return done.stdout
+
+
+def _check_image(done: process.Result) -> None:
+    """Look at why the engine did not make a container.
+
+    Raises:
+        NoImageError: For want of its image.
+    """
+    if "Unable to find image" in done.stderr or "No such image" in done.stderr:
+        raise NoImageError(done.last_line)
+
+
 def _mount(source: Path, target: str, *, readonly: bool = False) -> str:
     """Give the value of --mount that shows a directory or a file of this machine."""
     how = ("readonly",) if readonly else ()
@@ -265,6 +285,7 @@ def run_arguments(want: Specification, image: str) -> tuple[str, ...]:
     words = ["--pull=never", "--name", want.name, "--hostname", want.name[:63]]
     # What the pipe carries is encrypted; a log of it would only fill the disk.
     words += ["--log-driver=none"]
+    words += ["--network=none"] if want.is_offline else []
     words += [f"--cpus={want.cpus}"] if want.cpus else []
     words += [f"--memory={want.memory_gib}g"] if want.memory_gib else []
     words += [word for item in want.labels.items() for word in ("--label", "=".join(item))]
@@ -327,8 +348,7 @@ def create(settings: Settings, want: Specification, image: str) -> Sandbox:
     idle = (image, "--", "sleep", "infinity")
     done = _command(settings, "run", "--detach", *words, *idle)
     if not done.ok:
-        if "Unable to find image" in done.stderr or "No such image" in done.stderr:
-            raise NoImageError(done.last_line)
+        _check_image(done)
         _command(settings, "rm", "--force", "--volumes", want.name)
         raise CannotCreateError(f"{want.name} could not be created: {done.last_line}")
     return made(want, image)
@@ -379,6 +399,7 @@ def _sandbox(container: Any) -> Sandbox:  # noqa: ANN401  (docker-py has no type
         pid=int(labels.get(f"{naming.LABEL}.pid", "0")),
         fingerprint=labels.get(FINGERPRINT, ""),
         is_synced=f"{naming.LABEL}.sync" in labels,
+        is_offline=f"{naming.LABEL}.offline" in labels,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +38,10 @@ async def create(row: Sandbox, options: Options) -> None:
     env = {**row.env, **_own_variables(row)}
     # Only names are arguments: the values would show in the list of processes.
     names = [word for name in env for word in ("--env", name)]
+    # Only what a sandbox sends is blocked on the platform; the way in stays.
+    network = ("--network", "none") if row.network_block_all and not options.block_s else ()
     made = await engine.run(
-        "run", "--detach", "--label", f"{engine.LABEL}={options.label}",
+        "run", "--detach", *network, "--label", f"{engine.LABEL}={options.label}",
         "--label", f"{engine.RUN_LABEL}={options.run_id}",
         "--label", f"{engine.LABEL}-sandbox={row.id}", *names,
         *_PRIVILEGED, *(f"--device={name}" for name in _DEVICES),
@@ -47,6 +51,13 @@ async def create(row: Sandbox, options: Options) -> None:
     row.container = made.decode().strip()
     await _open_devices(row)
     await _run_entrypoint(row)
+
+
+async def block_later(row: Sandbox, seconds: float) -> None:
+    """Take the network away from a running container."""
+    await asyncio.sleep(seconds)
+    with contextlib.suppress(engine.EngineError):  # it is gone
+        await engine.run("network", "disconnect", "bridge", str(row.container))
 
 
 def _own_variables(row: Sandbox) -> dict[str, str]:

@@ -31,6 +31,9 @@ class Options:
         max_memory_gib: The most memory of one sandbox, in GiB.
         max_disk_gib: The largest disk of one sandbox, in GiB.
         max_snapshots: The largest number of snapshots.
+        block_s: How long after its start a sandbox that is to have no network still has one,
+            in seconds; infinite if the platform takes the wish and does nothing.
+        allows_blocks: Whether the organization may decide about its sandboxes' network.
         run_id: The value of the engine label that this double alone has.
     """
 
@@ -50,6 +53,8 @@ class Options:
     max_memory_gib: int = 8
     max_disk_gib: int = 10
     max_snapshots: int = 30
+    block_s: float = 0.0
+    allows_blocks: bool = True
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property

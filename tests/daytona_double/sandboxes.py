@@ -96,6 +96,9 @@ class Sandboxes:
             values = body.get(key) or {}
             if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
                 raise ApiError(400, f"{key} must be an object of strings")
+        if body.get("networkBlockAll") and not self._options.allows_blocks:
+            problem = "Network access is restricted and cannot be overridden at the sandbox level"
+            raise ApiError(400, problem)
         if body.get("volumes"):
             raise ApiError(400, "Volumes are not available")
         row = Sandbox(
@@ -145,6 +148,8 @@ class Sandboxes:
             row.state = "creating"
             self.publish(row)
         await containers.create(row, self._options)
+        if row.network_block_all and 0 < self._options.block_s < float("inf"):
+            self._tasks.start(containers.block_later(row, self._options.block_s))
 
     def start(self, row: Sandbox, failure: str | None = None) -> None:
         """Begin to start a sandbox; a started one stays as it is.

@@ -25,7 +25,7 @@ from scripts.providers.daytona import access
 from scripts.providers.daytona.access import Access
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from scripts.image import Recipe
     from scripts.providers import Link
@@ -152,6 +152,31 @@ def look_up(
         if done.ok and done.stdout.strip():
             return done.stdout.split()[-1].strip("'")
     build_tools()
+    variables = {"NODE_EXTRA_CA_CERTS": CA_BUNDLE, **recipe.proxies}
+    said = _asked(settings, image_name(settings, recipe, ""), words, variables)
+    # Notices to the user are in it, too.
+    versions = re.findall(r"^'?(\d+\.\d+\.\d+)'?$", said.result, re.MULTILINE)
+    if said.exit_code != 0 or not versions:
+        reason = (said.result.strip() or "it said nothing").splitlines()[-1]
+        raise CannotCreateError(
+            f"npm does not know {package}: {reason}", "check NDDT_CLAUDE_VERSION"
+        )
+    return str(versions[-1])
+
+
+def ask(settings: Settings, image: str, words: Sequence[str]) -> str:
+    """Run it in a sandbox of its own."""
+    said = _asked(settings, image, words, {})
+    if said.exit_code != 0:
+        reason = (said.result.strip() or "it said nothing").splitlines()[-1]
+        raise CannotCreateError(f"{image} did not answer: {reason}", "see --verbose")
+    return str(said.result)
+
+
+def _asked(
+    settings: Settings, image: str, words: Sequence[str], variables: Mapping[str, str]
+) -> Any:  # noqa: ANN401  (the SDK's)
+    """Run a program in a new sandbox, which is removed."""
     now = int(time.time())
     labels = naming.labels(owner=settings.owner, workspace="", mode="ephemeral", created=now, pid=0)
     want = Specification(
@@ -162,24 +187,11 @@ def look_up(
         labels=labels,
     )
     api = _api(settings)
-    with _new(api, want, image_name(settings, recipe, "")) as made, api.explained():
+    with _new(api, want, image) as made, api.explained():
         sandbox: Any = made.handle
-        said = api.call(
-            "ask npm",
-            sandbox.process.exec,
-            shlex.join(words),
-            env={"NODE_EXTRA_CA_CERTS": CA_BUNDLE, **recipe.proxies},
-            timeout=60,
-            within_s=70,
-        )
-    # Notices to the user are in it, too.
-    versions = re.findall(r"^'?(\d+\.\d+\.\d+)'?$", said.result, re.MULTILINE)
-    if said.exit_code != 0 or not versions:
-        reason = (said.result.strip() or "it said nothing").splitlines()[-1]
-        raise CannotCreateError(
-            f"npm does not know {package}: {reason}", "check NDDT_CLAUDE_VERSION"
-        )
-    return str(versions[-1])
+        run = sandbox.process.exec
+        doing = f"ask {words[0]}"
+        return api.call(doing, run, shlex.join(words), env=dict(variables), timeout=60, within_s=70)
 
 
 def prune_images(settings: Settings, owner: str, keep: int) -> tuple[str, ...]:  # noqa: ARG001
@@ -218,6 +230,7 @@ def _sandbox(found: Any) -> Sandbox:  # noqa: ANN401
         pid=int(labels.get(f"{naming.LABEL}.pid", "0")),
         fingerprint=labels.get(FINGERPRINT, ""),
         is_synced=f"{naming.LABEL}.sync" in labels,
+        is_offline=f"{naming.LABEL}.offline" in labels,
         handle=found,
     )
 
@@ -284,6 +297,7 @@ def _create(api: Api, want: Specification, image: str) -> Sandbox:
         name=want.name,
         snapshot=image,
         labels={**want.labels, FINGERPRINT: want.fingerprint(image)},
+        network_block_all=want.is_offline or None,
         **lasting,
     )
     try:
