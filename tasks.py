@@ -28,6 +28,7 @@ _HELP = {
     "discard": "Lose what copies of the directory hold and nobody has fetched.",
     "images": "Remove old images, too; the newest 3 stay.",
     "json": "Print a JSON array.",
+    "keyless": "Keep keys on this machine: NDDT_MODEL_ACCESS=tunnel.",
     "mount": "Directory to show, HERE:IN_SANDBOX or HERE:IN_SANDBOX:ro; repeatable (NDDT_MOUNTS).",
     "name": "Name of the sandbox; default: made up from the directory (NDDT_NAME).",
     "older-than": "Only what is older than this, such as 90s, 30m, 12h, 7d.",
@@ -63,6 +64,7 @@ def _several(values: list[str] | None) -> str | None:
         "timeout",
         "ports",
         "mount",
+        "keyless",
         "demo",
         "yes",
         "verbose",
@@ -94,6 +96,7 @@ def run(
     timeout: str | None = None,
     ports: str | None = None,
     mount: list[str] | None = None,
+    keyless: bool = False,
     demo: bool = False,
     yes: bool = False,
     verbose: bool = False,
@@ -106,6 +109,7 @@ def run(
         timeout=timeout,
         ports=ports,
         mounts=_several(mount),
+        keyless=keyless,
         yes=yes,
         verbose=verbose,
         dry=_dry(c),
@@ -150,30 +154,38 @@ def _life_cycle(provider: str | None) -> dict[str, NddtTask]:
         one = common(c, name, yes, verbose)
         commands.create_sandbox(replace(one, mounts=_several(mount)))
 
-    @task(help=_help("name", "ports", "demo", "yes", "verbose"))
+    @task(help=_help("name", "ports", "keyless", "demo", "yes", "verbose"))
     def attach(
         c: Context,
         name: str | None = None,
         ports: str | None = None,
+        keyless: bool = False,
         demo: bool = False,
         yes: bool = False,
         verbose: bool = False,
     ) -> int:
         """Come back to the agent in this directory's sandbox."""
-        return commands.attach(replace(common(c, name, yes, verbose), ports=ports), demo=demo)
+        one = replace(common(c, name, yes, verbose), ports=ports, keyless=keyless)
+        return commands.attach(one, demo=demo)
 
-    @task(iterable=["mount"], help=_help("name", "command", "ports", "mount", "yes", "verbose"))
+    @task(
+        iterable=["mount"],
+        help=_help("name", "command", "ports", "mount", "keyless", "yes", "verbose"),
+    )
     def shell(
         c: Context,
         name: str | None = None,
         command: str | None = None,
         ports: str | None = None,
         mount: list[str] | None = None,
+        keyless: bool = False,
         yes: bool = False,
         verbose: bool = False,
     ) -> int:
         """Open a shell in the sandbox, or run one command."""
-        one = replace(common(c, name, yes, verbose), ports=ports, mounts=_several(mount))
+        one = replace(
+            common(c, name, yes, verbose), ports=ports, mounts=_several(mount), keyless=keyless
+        )
         return commands.shell(one, command)
 
     @task(name="list", help=_help("all-owners", "json", "verbose"))

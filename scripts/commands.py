@@ -52,6 +52,7 @@ class Common:
     timeout: str | None = None
     ports: str | None = None
     mounts: str | None = None
+    keyless: bool = False
     yes: bool = False
     verbose: bool = False
     dry: bool = False
@@ -66,6 +67,7 @@ class Common:
             timeout_s=self.timeout,
             ports=self.ports,
             mounts=self.mounts,
+            model_access="tunnel" if self.keyless else None,
         )
         for tidy in (state.tidy, ports.tidy, connections.tidy):
             tidy(loaded.process_environment)
@@ -170,10 +172,15 @@ def _make_plan(
 
 
 def _with_identity(work: Work, made: plan.Plan, *, is_conversation: bool) -> plan.Plan:
-    """Let a session bring along who the user is, and what it may reach."""
+    """Let a session bring along who the user is, what it may reach, and no key if so wanted."""
     brings = identity.provision(work.settings, made, is_conversation=is_conversation)
     brings += network.provision(work, made, is_conversation=is_conversation)
-    return replace(made, brings=made.brings + brings)
+    made = replace(made, brings=made.brings + brings)
+    if work.settings.model_access == "env":
+        return made
+    from scripts import model_access  # noqa: PLC0415  (not needed by most)
+
+    return model_access.kept_here(work.settings, made, is_conversation=is_conversation)
 
 
 def run(common: Common, asked: Asked) -> int:
@@ -190,6 +197,8 @@ def run(common: Common, asked: Asked) -> int:
             stdin = stack.enter_context(Path(os.devnull).open("rb"))
         endpoint, meanwhile = None, _nothing
         lasts = work.settings.persistent and not request.headless
+        if lasts:
+            work = _as_begun(work)
         if asked.demo:
             note = _demo_note(work) if lasts else None
             endpoint = stack.enter_context(_demo_endpoint(note))
@@ -212,6 +221,19 @@ def _demo_note(work: Work) -> Path:
     """Give the file with the port of a demo whose agent lasts, in tmux."""
     key = work.key(housekeeping.this_name(work))
     return state.sandbox_directory(work.environ, key) / "demo-port"
+
+
+def _keyless_note(work: Work) -> Path:
+    """Give the file with the placeholder of an agent that lasts, in tmux, and has no key."""
+    key = work.key(housekeeping.this_name(work))
+    return state.sandbox_directory(work.environ, key) / state.PLACEHOLDER
+
+
+def _as_begun(work: Work) -> Work:
+    """Go on without keys in the sandbox, where a conversation without them may go on."""
+    if not _keyless_note(work).exists():
+        return work
+    return replace(work, settings=replace(work.settings, model_access="tunnel"))
 
 
 def _demo_endpoint(note: Path | None) -> Endpoint:
@@ -251,7 +273,9 @@ def attach(common: Common, *, demo: bool) -> int:
             f"look inside with: inv shell --name {found.name}",
         )
     if not demo and not _demo_note(work).exists():
-        made = _make_plan(work, agents.Request(), command=("true",))
+        work = _as_begun(work)
+        is_keyless = work.settings.model_access == "tunnel"
+        made = _make_plan(work, agents.Request(), command=() if is_keyless else ("true",))
         made = _with_identity(work, made, is_conversation=True)
         code = workflow.come_back(replace(work, as_it_is=True), made)
         if code is not None:

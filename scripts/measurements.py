@@ -163,6 +163,14 @@ def _runs(directory: Path, model: Endpoint, *, yes: bool) -> Iterator[Pair]:
                 directory=workspace,
                 limit="1.2 x",
             )
+            again = (NDDT, "run", "--persistent", "--prompt", PROMPT)
+            yield Pair(
+                title="the same with --keyless, and without",
+                ours=(*again, "--keyless"),
+                by_hand=again,
+                directory=workspace,
+                limit="+60 ms",
+            )
         finally:
             _output(workspace, NDDT, "cleanup", "--name", name, "--yes")
 

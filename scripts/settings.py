@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("nddt")
 
+REPOSITORY = r"[A-Za-z0-9][A-Za-z0-9_-]*/(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+"
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,62}")
 SNAPSHOT = re.compile(r"([\w.:-]+(/[\w.:-]+)*)?", re.ASCII)
 VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,2}")
@@ -84,6 +85,13 @@ def _names(value: str) -> tuple[str, ...]:
 
 def _words(value: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in value.split(",") if word.strip())
+
+
+def _repositories(value: str) -> tuple[str, ...]:
+    names = _words(value)
+    if not all(re.fullmatch(REPOSITORY, name) for name in names):
+        raise ValueError("OWNER/NAME, separated by commas")
+    return names
 
 
 def port(value: str) -> int:
@@ -296,6 +304,23 @@ class Settings:
         "Bring along a copy of Claude Code's configuration and, without another credential, its "
         "login.",
     )
+    model_access: str = _variable(
+        "NDDT_MODEL_ACCESS",
+        _choice("env", "tunnel"),
+        "env",
+        "Where keys are: env gives them to the sandbox, tunnel keeps them on this machine, which "
+        "adds them to requests. A project's .env file cannot set this.",
+        own=True,
+    )
+    github_repos: tuple[str, ...] = _variable(
+        "NDDT_GITHUB_REPOS",
+        _repositories,
+        "",
+        "Repositories at GitHub, as OWNER/NAME, separated by commas, that a token which stays on "
+        "this machine is used for; empty means the directory's own remotes. A project's .env file "
+        "cannot set this.",
+        own=True,
+    )
     timeout_s: int = _variable(
         "NDDT_TIMEOUT", _count, "0", "Seconds after which a run is ended; 0 means never."
     )
@@ -402,6 +427,8 @@ class Settings:
     """The caller's directory: what the sandbox shows as /workspace."""
     environment: Mapping[str, str] = field(repr=False)
     """Every variable of the environment and the .env files, for forwarding."""
+    own_environment: Mapping[str, str] = field(repr=False)
+    """The same without what only a project's .env file says."""
     process_environment: Mapping[str, str] = field(repr=False)
     """The environment that our own programs (docker, ssh) run in."""
     owner: str
@@ -534,15 +561,21 @@ def load(
             shown = "not allowed" if item["secret"] else repr(raw)
             raise ConfigError(f"{name} is {shown} ({source})", f"allowed: {error}") from error
         sources[name] = source
-    merged = {name: value for layer in reversed(layers) for name, value in layer.values.items()}
     return Settings(
         **values,
         directory=directory,
-        environment=MappingProxyType(merged),
+        environment=_merged(layers),
+        own_environment=_merged(tuple(one for one in layers if not one.is_project)),
         process_environment=MappingProxyType(dict(environ)),
         owner=f"{_user_name()}@{socket.gethostname()}",
         sources=MappingProxyType(sources),
     )
+
+
+def _merged(layers: tuple[_Layer, ...]) -> Mapping[str, str]:
+    """Give the variables of all layers, each with its nearest value."""
+    values = {name: value for layer in reversed(layers) for name, value in layer.values.items()}
+    return MappingProxyType(values)
 
 
 def _user_name() -> str:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
+PLACEHOLDER = "placeholder"
+"""File of a sandbox's directory: what its conversation has in place of keys."""
+
+
 def runtime_directory(environ: Mapping[str, str]) -> Path:
     """Give the private directory for sockets, keys and locks, made if missing.
 

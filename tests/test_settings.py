@@ -161,6 +161,9 @@ def test_variables_of_all_layers_can_be_forwarded(project: Project) -> None:
         ("NDDT_PORTS", "ports", "3000, 8080,3000", (3000, 8080)),
         ("NDDT_PORT_RANGE_START", "port_range_start", "1", 1),
         ("NDDT_SSH_FORWARD", "ssh_forward", "keys", "keys"),
+        ("NDDT_MODEL_ACCESS", "model_access", "tunnel", "tunnel"),
+        ("NDDT_GITHUB_REPOS", "github_repos", "", ()),
+        ("NDDT_GITHUB_REPOS", "github_repos", " Me/a.b , you/c_d", ("Me/a.b", "you/c_d")),
         ("NDDT_SSH_KEYS", "ssh_keys", "me@here, SHA256:x", ("me@here", "SHA256:x")),
         ("NDDT_GPG_FORWARD", "gpg_forward", "true", True),
         ("NDDT_TIMEOUT", "timeout_s", " 90 ", 90),
@@ -280,6 +283,7 @@ WIDENING = {
     *("NDDT_MOUNTS", "NDDT_SSH_FORWARD", "NDDT_SSH_KEYS", "NDDT_GPG_FORWARD"),
     "NDDT_DOCKER_FORWARD",
     *("NDDT_NETWORK", "NDDT_ALLOW_HOSTS"),
+    *("NDDT_MODEL_ACCESS", "NDDT_GITHUB_REPOS"),
 }
 GOOD = {
     "NDDT_MOUNTS": "/mine.example:/x",
@@ -288,6 +292,8 @@ GOOD = {
     "NDDT_DOCKER_FORWARD": "host",
     "NDDT_NETWORK": "none",
     "NDDT_ALLOW_HOSTS": "mine.example",
+    "NDDT_MODEL_ACCESS": "tunnel",
+    "NDDT_GITHUB_REPOS": "mine/example",
 }
 """Values of those that do not take an address."""
 BAD_VALUES_OF_THE_USERS_OWN = [
@@ -309,6 +315,10 @@ BAD_VALUES_OF_THE_USERS_OWN = [
     ("NDDT_NETWORK", "closed", "open or allowlist or none"),
     ("NDDT_ALLOW_HOSTS", "10.0.0.1", "names of hosts such as example.org"),
     ("NDDT_ALLOW_HOSTS", "a.org,*", "names of hosts such as example.org"),
+    ("NDDT_MODEL_ACCESS", "true", "env or tunnel"),
+    ("NDDT_GITHUB_REPOS", "mine", "OWNER/NAME"),
+    ("NDDT_GITHUB_REPOS", "mine/a,mine/..", "OWNER/NAME"),
+    ("NDDT_GITHUB_REPOS", "https://github.com/a/b", "OWNER/NAME"),
 ]
 
 

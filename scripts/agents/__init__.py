@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Mapping
 
     from scripts.provisions import Provision
@@ -47,6 +48,12 @@ class Agent(Protocol):
     """Variables of which one must be there, unless the model is on this machine."""
     BASE_URL: str
     """Variable with the model's address."""
+    KEYS: Mapping[str, str]
+    """Those of them that are secrets and travel in a header: variable → the header with `{}`."""
+    API_URL: str
+    """The model's address where that variable is not set."""
+    API: re.Pattern[str]
+    """What of the model's API it needs to work: methods and paths, as `POST /v1/messages`."""
     CONFIGURATION: tuple[str, ...]
     """Variables that configure it and always reach it; `*` at the end for all such."""
     WAYS_IN: str

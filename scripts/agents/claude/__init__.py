@@ -28,7 +28,15 @@ CREDENTIALS = (
     "CLAUDE_CODE_USE_VERTEX",
     "CLAUDE_CODE_USE_FOUNDRY",
 )
+KEYS = {
+    "ANTHROPIC_API_KEY": "x-api-key: {}",
+    "ANTHROPIC_AUTH_TOKEN": "authorization: Bearer {}",
+    "CLAUDE_CODE_OAUTH_TOKEN": "authorization: Bearer {}",
+}
 BASE_URL = "ANTHROPIC_BASE_URL"
+API_URL = "https://api.anthropic.com"
+# Files, batches and the like of an account may be other people's.
+API = re.compile(r"POST /v1/messages(/count_tokens)?|GET /v1/models(/[A-Za-z0-9][\w.:@-]*)?")
 CONFIGURATION = (
     "ANTHROPIC_BASE_URL",
     "ANTHROPIC_DEFAULT_*",
