@@ -18,7 +18,7 @@ from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
 from scripts import __version__
-from scripts.console import is_terminal
+from scripts.console import is_terminal, printable
 from scripts.errors import EndedBySignalError, NddtError, UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class NddtTask(Task["Callable[..., Any]"]):
             with _quiet_if_nobody_reads():
                 result = super().__call__(*args, **kwargs)
         except (NddtError, EndedBySignalError) as error:
-            raise Exit(str(error), code=error.exit_code) from error
+            raise Exit(printable(str(error)), code=error.exit_code) from error
         except KeyboardInterrupt:
             if is_terminal(2):
                 sys.stderr.write("\n")  # the shell's prompt would stand beside the ^C

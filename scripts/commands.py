@@ -160,6 +160,7 @@ def _make_plan(
         work.provider.check_mount(work.settings)
     if work.settings.docker_forward:
         work.provider.docker_risk(work.settings)
+    work.provider.check_limits(work.settings)
     return plan.make(
         work.settings,
         request,

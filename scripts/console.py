@@ -28,14 +28,35 @@ def is_terminal(descriptor: int) -> bool:
         return False
 
 
+def printable(text: str) -> str:
+    r"""Give a text that a terminal shows and does not obey: an escape character becomes \x1b."""
+    if text.isprintable():
+        return text
+    text = text.replace("\r\n", "\n")
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+def one_line(text: str) -> str:
+    """Give a name that may hold anything as a part of one line."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+class _Printable(logging.Formatter):
+    """Names of files and lines from a sandbox are in our messages, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def set_up_logging(*, verbose: bool) -> None:
-    """Send our own lines to stderr.
+    """Send our own lines to stderr, with nothing in them that a terminal would obey.
 
     Warnings always; status lines if stderr is a terminal; with `verbose`, each command too.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(logging.Filter("nddt"))  # an SDK's warnings mean nothing to a user
-    logging.basicConfig(format="nddt: %(message)s", handlers=[handler])
+    handler.setFormatter(_Printable("nddt: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     quiet = logging.INFO if is_terminal(2) else logging.WARNING
     log.setLevel(logging.DEBUG if verbose else quiet)
 
@@ -75,6 +96,7 @@ def confirm(question: str, *, yes: bool, otherwise: str) -> None:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Put rows, the first of which is the head, into columns."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

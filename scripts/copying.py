@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import stat
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +19,15 @@ from scripts import process
 from scripts.errors import DataError, TransportLostError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from scripts.ssh import Connection
 
 MARK = "sandbox:"
 """What a path in the sandbox begins with."""
+
+UNPACK = ("tar", "-xf", "-", "--no-same-owner", "--no-same-permissions", "-C")
+"""Neither its owner nor a bit that lends his rights to others comes out of a sandbox."""
 
 _TELL = 'cd /workspace && if [ -d "$1" ]; then echo directory; elif [ -e "$1" ]; then echo file; fi'
 
@@ -136,24 +143,67 @@ def _copy_out(connection: Connection, source: str, target: Path) -> None:
 def _unpack_directory(connection: Connection, source: str, to: Path) -> None:
     if to.exists() and not to.is_dir():
         raise DataError(f"{to} is a file, and cannot hold a directory", "correct the path")
-    to.mkdir(exist_ok=True)
-    _unpack(connection, source, to)
+    with _beside(to) as new:
+        # What has come of a copy that breaks off is as good as the rest would be.
+        came = _received(connection, source, new)
+        devices = _without_devices(new)
+        _moved(new, to)
+        _check(*came)
+    if devices:
+        problem = f"{MARK}{source.removeprefix('./')} has devices, which do not come along: "
+        raise DataError(f"{problem}{', '.join(devices[:5])}", "all else is there")
+
+
+def _without_devices(directory: Path) -> list[str]:
+    """Remove devices, which a root's tar makes: they would be this machine's."""
+    found = [Path(parent, name) for parent, _, names in os.walk(directory) for name in names]
+    modes = {path: path.lstat().st_mode for path in found}
+    devices = [path for path in found if stat.S_ISBLK(modes[path]) or stat.S_ISCHR(modes[path])]
+    for path in devices:
+        path.unlink()
+    return [str(path.relative_to(directory)) for path in devices]
+
+
+def _moved(new: Path, to: Path) -> None:
+    """Bring a directory to its place, into what is there."""
+    if os.path.lexists(to):
+        # What comes out of a sandbox may rely on a link that an earlier copy has left there.
+        # Our own tar names every directory, and so takes such a link's place.
+        _check(*process.pipeline(("tar", "-cf", "-", "-C", str(new), "."), (*UNPACK, str(to))))
+        return
+    mode = stat.S_IMODE(new.stat().st_mode)
+    new.chmod(0o700)  # what cannot be written to cannot be moved
+    new.replace(to)
+    to.chmod(mode)
 
 
 def _unpack_file(connection: Connection, source: str, name: str, to: Path) -> None:
     if to.is_dir():
         raise DataError(f"{to} is a directory, which a file cannot replace", "correct the path")
-    new = Path(tempfile.mkdtemp(prefix=".nddt.", dir=to.parent))
-    try:
-        _unpack(connection, source, new)
+    with _beside(to) as new:
+        _check(*_received(connection, source, new))
+        if (new / name).is_symlink() or not (new / name).is_file():
+            reason = "the sandbox sent something that is no file"
+            raise DataError(f"{to} cannot be written: {reason}", "look at it in the sandbox")
         (new / name).replace(to)
+
+
+@contextmanager
+def _beside(to: Path) -> Iterator[Path]:
+    """Have a new directory beside a path, in one that nobody else can look into."""
+    private = Path(tempfile.mkdtemp(prefix=".nddt.", dir=to.parent))
+    new = private / "new"
+    new.mkdir()
+    try:
+        yield new
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(private, ignore_errors=True)
 
 
-def _unpack(connection: Connection, source: str, to: Path) -> None:
-    # Neither its owner nor a bit that lends his rights to others comes out of a sandbox.
-    unpack = ("tar", "-xf", "-", "--no-same-owner", "--no-same-permissions", "-C", str(to))
-    code, done = process.pipeline(_remote(connection, _SEND, source), unpack)
+def _received(connection: Connection, source: str, to: Path) -> tuple[int, process.Result]:
+    return process.pipeline(_remote(connection, _SEND, source), (*UNPACK, str(to)))
+
+
+def _check(code: int, done: process.Result) -> None:
     if code != 0 or not done.ok:
         raise TransportLostError("not all could be copied", "see above", detail=done.stderr)

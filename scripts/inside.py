@@ -99,6 +99,16 @@ _PROGRAM = (
 )
 
 
+# Of this sandbox, in version 2 of cgroups or in 1.
+_OUT_OF_MEMORY = (
+    "$(grep -hs '^oom_kill ' /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control)"
+)
+_SAY_OUT_OF_MEMORY = (
+    f'[ "$code" != 137 ] || [ "$nddt_killed" = "{_OUT_OF_MEMORY}" ] || '
+    "echo 'nddt: the sandbox ran out of memory — NDDT_MEMORY says how much it has' >&2"
+)
+
+
 def server(public_key: str, *, silent_s: int | None = None) -> tuple[str, ...]:
     """Give the arguments of `sh` that serve one connection.
 
@@ -168,6 +178,7 @@ def script(
         '[ -z "$TERM" ] || tput longname >/dev/null 2>&1 || export TERM=xterm-256color',
         f'cd -- {shlex.quote(directory)} || {{ rm -f -- "${{0%.sh}}.pid"; exit 69; }}',
         before,
+        f"nddt_killed={_OUT_OF_MEMORY}",
         # Ctrl-C is for the program; with a trap this shell outlives it and reports its end.
         "trap : INT QUIT",
         f"set -- {shlex.join(argv)}",
@@ -177,6 +188,7 @@ def script(
         '(exec "$@" 2>&3 3>&-)',
         "code=$?",
         "exec 2>&3 3>&-",
+        _SAY_OUT_OF_MEMORY,
         after,
         'rm -rf -- "${0%.sh}.pid" "$NDDT_SESSION"',
         'exit "$code"',

@@ -136,6 +136,8 @@ def specification(
         cpus=settings.cpus,
         memory_gib=settings.memory_gib,
         is_offline=settings.network != "open",
+        pids=settings.pids,
+        has_readonly_root=settings.readonly_root,
         labels=naming.labels(
             owner=settings.owner,
             workspace=str(workspace or ""),

@@ -342,6 +342,22 @@ class Settings:
         "",
         "Memory of a sandbox in GiB; empty means no limit with Docker, 4 with Daytona.",
     )
+    pids: int = _variable(
+        "NDDT_PIDS",
+        _count,
+        "4096",
+        "Processes and threads that a sandbox of Docker's may have at a time; 0 means no limit. "
+        "A project's .env file cannot set this.",
+        own=True,
+    )
+    readonly_root: bool = _variable(
+        "NDDT_READONLY_ROOT",
+        _boolean,
+        "false",
+        "Let a sandbox of Docker's change only /workspace, its home directory, /tmp and /var/tmp; "
+        "a project's .env file cannot set this.",
+        own=True,
+    )
     disk_gib: int = _variable(
         "NDDT_DISK",
         _optional_count,

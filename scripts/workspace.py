@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts import connections, inside, lifecycle, process, state, tree
+from scripts import connections, console, inside, lifecycle, process, state, tree
 from scripts.connections import PATIENCE_S, DeadLineError
 from scripts.errors import DataError, NddtError, TransportLostError
 from scripts.sync import Copies, Report
@@ -217,9 +217,10 @@ def _tell(report: Report, done: str) -> None:
     if report.changed:
         log.info("%d files and directories %s", len(report.changed), done)
     for path, reason in list(report.failed.items())[:10]:
-        log.warning("%s was not %s: %s", path, done, reason)
+        log.warning("%s was not %s: %s", console.one_line(path), done, console.one_line(reason))
     if report.conflicts:
-        some = ", ".join(report.conflicts[:5]) + (" …" if len(report.conflicts) > 5 else "")
+        some = ", ".join(map(console.one_line, report.conflicts[:5]))
+        some += " …" if len(report.conflicts) > 5 else ""
         where = f"; the sandbox's versions are in {report.saved}" if report.saved else ""
         log.warning(
             "%d changed both here and in the sandbox, and stay as they are here: %s%s",

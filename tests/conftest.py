@@ -71,6 +71,9 @@ class Memory:
     def check_mount(self, settings: settings.Settings) -> None:
         """Take any directory."""
 
+    def check_limits(self, settings: settings.Settings) -> None:
+        """Take any limit."""
+
     def prepare(self, settings: settings.Settings, *, yes: bool) -> None:
         """Need nothing."""
 

@@ -276,3 +276,25 @@ def test_is_terminal(terminal: Terminal) -> None:
 
     assert console.is_terminal(terminal.its)
     assert not console.is_terminal(writer)
+
+
+def test_nothing_in_our_messages_is_obeyed_by_a_terminal() -> None:
+    """Names come from sandboxes, with whatever somebody has put into them."""
+    program = (
+        "from pathlib import Path; from scripts import console, workspace; "
+        "from scripts.sync import Report; console.set_up_logging(verbose=True); "
+        "evil = '\\x1b]0;owned\\x07\\x9b31m\\r\\nnddt: all is well'; "
+        "workspace._tell(Report(conflicts=[evil], failed={evil: evil}), 'sent'); "
+        "print(console.table([[evil, 'é 日']]))"
+    )
+
+    done = subprocess.run(
+        (sys.executable, "-c", program), cwd=ROOT, check=False, capture_output=True, text=True
+    )
+
+    shown = done.stdout + done.stderr
+    assert (done.returncode, shown.count("owned")) == (0, 4), shown
+    assert not [c for c in shown if not c.isprintable() and c != "\n"]
+    assert "\\x1b]0;owned\\x07" in shown
+    assert "é 日" in shown
+    assert "\nnddt: 1 changed both here and in the sandbox" in shown

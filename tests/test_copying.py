@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from scripts import copying
-from scripts.errors import TransportLostError
+from scripts.errors import DataError, TransportLostError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ def sending(tmp_path: Path, kind: str, *entries: tarfile.TarInfo) -> Connection:
     stream = tmp_path / "stream"
     with tarfile.open(stream, "w") as archive:
         for one in entries:
-            archive.addfile(one, None if one.issym() else io.BytesIO(b"x"))
+            archive.addfile(one, io.BytesIO(b"x") if one.isreg() else None)
     return cast("Connection", Sandbox(kind, stream))
 
 
@@ -97,3 +98,38 @@ def test_a_broken_stream_is_said(tmp_path: Path) -> None:
 
     with pytest.raises(TransportLostError, match="not all could be copied"):
         copying.copy(sandbox, "sandbox:x", str(tmp_path / "target"))
+
+
+def test_a_link_of_an_earlier_copy_leads_nowhere(tmp_path: Path) -> None:
+    """A second copy may hold a path below what the first one made a link to outside."""
+    (tmp_path / "outside").mkdir()
+    for sent in (entry("link", link="../outside"), entry("link/escaped")):
+        sandbox = sending(tmp_path, "directory", sent)
+        copying.copy(sandbox, "sandbox:x/.", str(tmp_path / "target"))
+
+    assert not list((tmp_path / "outside").iterdir())
+    assert (tmp_path / "target" / "link" / "escaped").read_bytes() == b"x"
+
+
+def test_a_file_is_no_link(tmp_path: Path) -> None:
+    """What is written to it later would go where that leads."""
+    sandbox = sending(tmp_path, "file", entry("x", link="/etc/passwd"))
+
+    with pytest.raises(DataError, match="sent something that is no file"):
+        copying.copy(sandbox, "sandbox:x", str(tmp_path / "kept"))
+
+    assert [path.name for path in tmp_path.iterdir()] == ["stream"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root's tar makes devices")
+def test_no_device_comes_out(tmp_path: Path) -> None:
+    """With its mode, anybody of this machine could use it."""
+    device = entry("disk", 0o666)
+    device.type, device.devmajor, device.devminor, device.size = tarfile.BLKTYPE, 7, 200, 0
+
+    stream = sending(tmp_path, "directory", entry("a"), device, entry("z"))
+
+    with pytest.raises(DataError, match="sandbox:x has devices, which do not come along: disk"):
+        copying.copy(stream, "sandbox:x", str(tmp_path / "target"))
+
+    assert sorted(path.name for path in (tmp_path / "target").iterdir()) == ["a", "z"]

@@ -284,6 +284,7 @@ WIDENING = {
     "NDDT_DOCKER_FORWARD",
     *("NDDT_NETWORK", "NDDT_ALLOW_HOSTS"),
     *("NDDT_MODEL_ACCESS", "NDDT_GITHUB_REPOS"),
+    *("NDDT_PIDS", "NDDT_READONLY_ROOT"),
 }
 GOOD = {
     "NDDT_MOUNTS": "/mine.example:/x",
@@ -294,6 +295,8 @@ GOOD = {
     "NDDT_ALLOW_HOSTS": "mine.example",
     "NDDT_MODEL_ACCESS": "tunnel",
     "NDDT_GITHUB_REPOS": "mine/example",
+    "NDDT_PIDS": "77",
+    "NDDT_READONLY_ROOT": "true",
 }
 """Values of those that do not take an address."""
 BAD_VALUES_OF_THE_USERS_OWN = [
@@ -319,6 +322,8 @@ BAD_VALUES_OF_THE_USERS_OWN = [
     ("NDDT_GITHUB_REPOS", "mine", "OWNER/NAME"),
     ("NDDT_GITHUB_REPOS", "mine/a,mine/..", "OWNER/NAME"),
     ("NDDT_GITHUB_REPOS", "https://github.com/a/b", "OWNER/NAME"),
+    ("NDDT_PIDS", "many", "a whole number"),
+    ("NDDT_READONLY_ROOT", "root", "true or false"),
 ]
 
 

@@ -47,6 +47,10 @@ class Specification:
     """0 means the provider's default."""
     is_offline: bool = False
     """Whether the provider gives it no network."""
+    pids: int = 0
+    """How many processes and threads it may have at a time; 0 means no limit."""
+    has_readonly_root: bool = False
+    """Whether only its home directory, /workspace and what is temporary can be changed."""
 
     @property
     def home(self) -> str:
@@ -55,7 +59,8 @@ class Specification:
 
     def fingerprint(self, image: str) -> str:
         """Hash what a sandbox is made from: another hash, another sandbox."""
-        size = (str(self.cpus), str(self.memory_gib))
+        limits = (self.cpus, self.memory_gib, self.pids, self.has_readonly_root)
+        size = map(str, limits)
         shows = (str(self.workspace), str(self.is_synced), str(self.is_readonly))
         made = (str(self.mounts), self.docker, self.user, *size)
         network = ("offline",) if self.is_offline else ()
@@ -141,6 +146,13 @@ class Provider(Protocol):
 
         Raises:
             ConfigError: Its next step is a setting that works.
+        """
+
+    def check_limits(self, settings: Settings) -> None:
+        """Refuse limits that the provider cannot set.
+
+        Raises:
+            ConfigError: It names the setting.
         """
 
     def docker_risk(self, settings: Settings) -> str:

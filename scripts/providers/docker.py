@@ -41,6 +41,14 @@ SOCKET = Path("/var/run/docker.sock")
 INIT = ("--entrypoint=tini",)
 """The image's own: not every engine has one for --init."""
 FINGERPRINT = f"{naming.LABEL}.fingerprint"
+ROOT_CAPABILITIES = (
+    *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE"),
+    *("SETGID", "SETUID", "SYS_CHROOT"),
+)
+"""What a sandbox's root keeps, to install packages and to look after files of other users.
+
+sshd needs the last three of a root; any other user has no capability at all.
+"""
 
 
 def program() -> str:
@@ -134,6 +142,10 @@ def check_mount(settings: Settings) -> None:
             f"the engine at {host} cannot see this machine's files",
             f"{wanted}; or use an engine on this machine",
         )
+
+
+def check_limits(settings: Settings) -> None:
+    """Take any: an engine has all of them."""
 
 
 def docker_risk(settings: Settings) -> str:
@@ -280,14 +292,47 @@ def _csv(*words: str) -> str:
     return line.getvalue()
 
 
+def _volume(want: Specification, target: str) -> str:
+    """Give the value of --mount for a volume that goes with its sandbox."""
+    labels = [f"volume-label={name}={value}" for name, value in want.labels.items()]
+    return _csv("type=volume", f"target={target}", *labels)
+
+
+def confinement(want: Specification) -> tuple[str, ...]:
+    """Give the arguments of `docker run` that take away what a sandbox does not need.
+
+    The engine's own filters of system calls (seccomp) and paths stay as they are.
+    """
+    kept = ROOT_CAPABILITIES if want.user == "root" else ()
+    words = ["--cap-drop=ALL"]
+    if want.docker == "isolated":
+        # newuidmap(1) gains its privilege from its file; it maps root, too, if that is the user.
+        kept = (*kept, "SETFCAP", "SETGID", "SETUID")
+    else:
+        words += ["--security-opt=no-new-privileges"]
+    words += [f"--cap-add={name}" for name in dict.fromkeys(kept)]
+    words += [f"--pids-limit={want.pids}"] if want.pids else []
+    words += [f"--cpus={want.cpus}"] if want.cpus else []
+    # Swap would be a way around the limit.
+    limit = f"{want.memory_gib}g"
+    words += [f"--memory={limit}", f"--memory-swap={limit}"] if want.memory_gib else []
+    if want.has_readonly_root:
+        words += ["--read-only"]
+        words += [f"--tmpfs={place}:exec,mode=1777" for place in ("/tmp", "/var/tmp")]  # noqa: S108
+        # These begin as they are in the image, and are the user's; a tmpfs would be neither.
+        own = () if want.workspace is not None and not want.is_synced else ("/workspace",)
+        for place in (want.home, *own):
+            words += ["--mount", _volume(want, place)]
+    return tuple(words)
+
+
 def run_arguments(want: Specification, image: str) -> tuple[str, ...]:
     """Give the arguments of `docker run` that ephemeral and persistent sandboxes share."""
     words = ["--pull=never", "--name", want.name, "--hostname", want.name[:63]]
     # What the pipe carries is encrypted; a log of it would only fill the disk.
     words += ["--log-driver=none"]
     words += ["--network=none"] if want.is_offline else []
-    words += [f"--cpus={want.cpus}"] if want.cpus else []
-    words += [f"--memory={want.memory_gib}g"] if want.memory_gib else []
+    words += confinement(want)
     words += [word for item in want.labels.items() for word in ("--label", "=".join(item))]
     if want.workspace is not None and not want.is_synced:
         words += ["--mount", _mount(want.workspace, "/workspace", readonly=want.is_readonly)]
@@ -304,15 +349,13 @@ def docker_arguments(settings: Settings, want: Specification) -> tuple[str, ...]
         # Without one, the docker command will say what is wrong.
         return (*shown, f"--group-add={socket.stat().st_gid}") if socket.exists() else shown
     if want.docker == "isolated":
-        labels = [f"volume-label={name}={value}" for name, value in want.labels.items()]
-        target = f"target={docker_inside.data(want.home)}"
         return (
             # For user namespaces, and for the /proc of a container in one, which the kernel gives
             # only to those who see all of their own.
             *("--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"),
             *("--security-opt=systempaths=unconfined", f"--device={docker_inside.TUN}"),
             # overlayfs does not stand on the sandbox's own files, which are one.
-            *("--mount", _csv("type=volume", target, *labels)),
+            *("--mount", _volume(want, docker_inside.data(want.home))),
         )
     return ()
 

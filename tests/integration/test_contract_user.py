@@ -20,6 +20,7 @@ from tests.integration.conftest import (
     clean_environment,
 )
 from tests.integration.contract import REPOSITORY, Caller
+from tests.integration.test_contract_hardening import HOSTILE
 from tests.scripted_model import text, tool
 
 if TYPE_CHECKING:
@@ -130,4 +131,17 @@ def test_an_ordinary_user_owns_what_the_agent_writes(
     assert f"{user.pw_uid}\n" == (somebody.directory / "new/id.txt").read_text()
     (name,) = outside.sandboxes()
     assert (0, [name]) == ((done := caller("cleanup", "--all", "--yes")).code, done.lines)
+    check_nothing_is_left(somebody, outside)
+
+
+@ON_DOCKER
+def test_a_hostile_program_of_an_ordinary_user_gets_nowhere(
+    somebody: Caller, outside: Outside, base: Path
+) -> None:
+    """As in test_contract_hardening.py, where the user may be root; programs lend it no rights."""
+    shutil.copy(HOSTILE, somebody.directory / "program.py")
+
+    done = somebody("shell", "--command", f"python3 program.py {base}/home {Path.home()}/.bashrc")
+
+    assert (done.stdout, done.said) == (b"24\n", "")
     check_nothing_is_left(somebody, outside)

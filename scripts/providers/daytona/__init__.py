@@ -95,6 +95,17 @@ def check_mount(settings: Settings) -> None:
     )
 
 
+def check_limits(settings: Settings) -> None:
+    """Refuse what is a container's: the platform confines its sandboxes in its own way."""
+    for name, value, default in (
+        ("NDDT_PIDS", settings.pids, settings.sources["NDDT_PIDS"] == "default"),
+        ("NDDT_READONLY_ROOT", settings.readonly_root, not settings.readonly_root),
+    ):
+        if not default:
+            problem = f"{name}={str(value).lower()} ({settings.sources[name]}) needs Docker"
+            raise ConfigError(f"{problem}, Daytona has no such limit", "take it away")
+
+
 def docker_risk(settings: Settings) -> str:
     """Refuse the engine of this machine, which the cloud cannot reach; else nothing is at risk."""
     if settings.docker_forward == "host":
