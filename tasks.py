@@ -309,6 +309,17 @@ def preview(
     )
 
 
+@task(
+    help={
+        "restore": "Bring back what was there before.",
+        "accept": "Forget it: all is fine as it is.",
+    }
+)
+def protected(c: Context, restore: bool = False, accept: bool = False) -> None:
+    """Show changes to files that programs here act on."""
+    commands.protected_files(restored=restore, accepted=accept)
+
+
 @task(help=_help("yes", "verbose", install="Put the line into ~/.ssh/config."))
 def ssh_config(c: Context, install: bool = False, yes: bool = False, verbose: bool = False) -> None:
     """Let your own ssh reach every sandbox by its name."""
@@ -389,7 +400,7 @@ def _of(provider: str | None) -> dict[str, NddtTask]:
 
 
 def _namespace() -> Collection:
-    root = Collection(run, ssh_config, setup, config, lint, bench)
+    root = Collection(run, protected, ssh_config, setup, config, lint, bench)
     tests = Collection("test", daytona_double)
     tests.add_task(test, name="all", default=True)
     root.add_collection(tests)

@@ -25,6 +25,7 @@ from scripts import (
     plan,
     ports,
     process,
+    protected,
     settings,
     state,
     workflow,
@@ -350,7 +351,13 @@ def copy(common: Common, source: str, target: str) -> None:
     if common.dry:
         print(want.name)
         return
-    copying.copy(connections.existing(work, want), source, target)
+    connection = connections.existing(work, want)
+    changed: tuple[Path, ...] = ()
+    if source.startswith(copying.MARK):
+        place = Path(target).absolute()
+        changed = (place if place.is_dir() else place.parent,)
+    with protected.watched(work.environ, work.settings.directory, changed):
+        copying.copy(connection, source, target)
 
 
 def show_network(common: Common, *, allowed: bool) -> None:
@@ -399,7 +406,9 @@ def pull(common: Common) -> int:
     from scripts import workspace  # noqa: PLC0415  (only for copies)
 
     work, found, line = _copy_of(common)
-    report = workspace.pull(work, line, Path(found.workspace))
+    directory = Path(found.workspace)
+    with protected.watched(work.environ, work.settings.directory, (directory,)):
+        report = workspace.pull(work, line, directory)
     if housekeeping.is_orphaned(found):
         lifecycle.remove_passed(work, found)
     return DataError.exit_code if report.conflicts else 0
@@ -414,6 +423,22 @@ def diff(common: Common) -> None:
         log.info("%d files and directories differ", len(paths))
         words = ("git", "diff", "--no-index", "--no-prefix", "here", "sandbox")
         process.wait(process.spawn(words, cwd=place))
+
+
+def protected_files(*, restored: bool, accepted: bool) -> None:
+    """Print how files that programs of this machine act on were changed; restore or accept it."""
+    console.set_up_logging(verbose=False)
+    if restored and accepted:
+        raise UsageError("--restore and --accept exclude each other", "give one of them")
+    loaded = settings.from_here()
+    here = loaded.process_environment, loaded.directory
+    if restored:
+        log.info("%d files are as they were", protected.restore(*here))
+    elif accepted:
+        protected.accept(*here)
+    else:
+        for one in protected.recorded(*here):
+            print("\n".join(protected.difference(one)))
 
 
 def ssh_config(*, installed: bool, yes: bool, verbose: bool) -> None:

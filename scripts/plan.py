@@ -21,6 +21,7 @@ from scripts import (
     mounts,
     naming,
     offline,
+    protected,
     providers,
     ssh,
 )
@@ -282,6 +283,7 @@ def make(
         inside = f"{sandbox.home}/{store.inside}"
         shown[inside] = Mount(store.directory, inside)
     sandbox = replace(sandbox, mounts=tuple(shown.values()))
+    sandbox = replace(sandbox, covers=protected.covers(sandbox))
     configured = Provision()
     if not command and demo_url is None:
         settings, configured = _configured(settings, agent, sandbox.home)

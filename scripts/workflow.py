@@ -8,11 +8,23 @@ import time
 from functools import partial
 from typing import IO, TYPE_CHECKING
 
-from scripts import connections, lifecycle, ports, sessions, signals
+from scripts import (
+    connections,
+    inside,
+    lifecycle,
+    ports,
+    process,
+    protected,
+    sessions,
+    signals,
+    state,
+)
 from scripts.errors import CannotCreateError, NoImageError, NotReachedError, PortTakenError
+from scripts.ssh import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from scripts.connections import Line
     from scripts.lifecycle import Work
@@ -50,7 +62,7 @@ def run(
     if plan.git.warning:
         log.warning(plan.git.warning)
     once = functools.cache(meanwhile)
-    with signals.raised():
+    with signals.raised(), _watched(work, plan, is_conversation=plan.terminal and plan.is_agent):
         if plan.sandbox.persistent:
             line = connections.kept(work, plan)
             known = sessions.agent_ports(line) if plan.terminal and plan.is_agent else None
@@ -68,6 +80,21 @@ def run(
         except (NoImageError, NotReachedError) as error:
             _remedy(work, plan, error)
             return ports.opened(work, plan, act)
+
+
+def _watched(work: Work, plan: Plan, *, is_conversation: bool) -> AbstractContextManager[None]:
+    """Tell of files that a session has changed and that programs of this machine act on."""
+    directory = state.sandbox_directory(work.environ, work.key(plan.sandbox.name))
+
+    def goes_on() -> bool:
+        """Tell whether the agent may have been left running."""
+        if not (is_conversation and plan.sandbox.persistent):
+            return False
+        connection = Connection(directory)
+        runs = connection.session_argv("-T", "nddt", inside.AGENT_RUNS)
+        return not connection.is_open() or process.capture(runs).ok
+
+    return protected.watched(work.environ, work.settings.directory, protected.roots(plan), goes_on)
 
 
 def _in_lasting(
@@ -124,7 +151,7 @@ def come_back(work: Work, plan: Plan) -> int | None:
     Returns:
         Its exit code, 0 if it goes on without the terminal; None if none runs.
     """
-    with signals.raised():
+    with signals.raised(), _watched(work, plan, is_conversation=True):
         line = connections.kept(work, plan)
         known = sessions.agent_ports(line)
         if known is None:

@@ -37,6 +37,8 @@ class Specification:
     is_readonly: bool = False
     mounts: tuple[Mount, ...] = ()
     """More directories that it shows."""
+    covers: tuple[Mount, ...] = ()
+    """What it shows read-only in those; a sandbox made without is as good, so no fingerprint."""
     docker: str = ""
     """Whose Docker it has: `isolated` means its own, `host` the engine's, empty none."""
     user: str

@@ -43,11 +43,12 @@ INIT = ("--entrypoint=tini",)
 FINGERPRINT = f"{naming.LABEL}.fingerprint"
 ROOT_CAPABILITIES = (
     *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE"),
-    *("SETGID", "SETUID", "SYS_CHROOT"),
+    *("AUDIT_WRITE", "SETGID", "SETUID", "SYS_CHROOT"),
 )
 """What a sandbox's root keeps, to install packages and to look after files of other users.
 
-sshd needs the last three of a root; any other user has no capability at all.
+sshd needs the last four of a root, the first of them for a terminal. Any other user has no
+capability at all.
 """
 
 
@@ -336,7 +337,7 @@ def run_arguments(want: Specification, image: str) -> tuple[str, ...]:
     words += [word for item in want.labels.items() for word in ("--label", "=".join(item))]
     if want.workspace is not None and not want.is_synced:
         words += ["--mount", _mount(want.workspace, "/workspace", readonly=want.is_readonly)]
-    for one in want.mounts:
+    for one in (*want.mounts, *want.covers):
         words += ["--mount", _mount(one.source, one.target, readonly=one.readonly)]
     return (*words, "--label", f"{FINGERPRINT}={want.fingerprint(image)}")
 
