@@ -377,7 +377,7 @@ def difference(change: Change) -> list[str]:
     lines = list(difflib.unified_diff(sides[0], sides[1], lineterm="", n=2))[2:]
     modes = [one.mode if one else 0 for one in (change.before, change.after)]
     how = [f"mode {modes[0]:o} → {modes[1]:o}"] if all(modes) and modes[0] != modes[1] else []
-    return [title, *how, *map(console.one_line, lines)]
+    return [title, *how, *map(console.printable, lines)]
 
 
 def _lines(one: Found | None) -> list[str]:
@@ -386,7 +386,7 @@ def _lines(one: Found | None) -> list[str]:
     if one.content is None:
         return [f"(too large or no file: {one.digest})"]
     text = one.content.encode("latin-1").decode("utf-8", "surrogateescape")
-    return [f"link to {text}"] if one.kind == "l" else text.split("\n")
+    return [f"link to {text}"] if one.kind == "l" else text.removesuffix("\n").split("\n")
 
 
 # -- back to what it was ----------------------------------------------------------------------
