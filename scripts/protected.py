@@ -40,18 +40,12 @@ GIT = (
 FILES = (
     *(".git", *(f".git/{one}" for one in GIT)),
     # editors, when the directory is opened
-    *(".vscode/*.json", "*.code-workspace", ".idea/*.xml", ".idea/runConfigurations/*"),
+    *(".vscode/*.json", "*.code-workspace", ".idea/runConfigurations/*"),
     *(".zed/*.json", ".nvim.lua", ".nvimrc", ".exrc", ".dir-locals.el", ".vimrc"),
     *(".devcontainer.json", ".devcontainer/*.json", ".devcontainer/*/*.json"),
     # coding agents
-    *(
-        ".claude/settings*.json",
-        ".claude/hooks/*",
-        ".mcp.json",
-        ".cursor/*.json",
-        ".cursor/hooks/*",
-    ),
-    *(".gemini/settings.json", ".codex/config.toml", "opencode.json"),
+    *(".claude/settings*.json", ".claude/hooks/*", ".mcp.json", ".cursor/*.json"),
+    *(".cursor/hooks/*", ".gemini/settings.json", ".codex/config.toml", "opencode.json"),
     # shells and tools, at a `cd`, a commit or an install
     *(".envrc", ".mise.toml", "mise.toml", ".config/mise.toml", ".husky/*", "lefthook.yml"),
     *(".lefthook.yml", ".pre-commit-config.yaml", ".npmrc", ".yarnrc.yml", ".yarnrc"),
@@ -248,7 +242,8 @@ def _is_daily(change: Change) -> bool:
 
 def _configured(content: str) -> set[tuple[str, str]] | None:
     """Give the names and values of a git configuration; None if git cannot read it."""
-    words = ("git", "config", "--file", "-", "--list", "--null")
+    # Elsewhere, so that no configuration of the directory's counts.
+    words = ("git", "-C", "/", "config", "--file", "-", "--list", "--null")
     if not process.find("git"):
         return None
     done = process.capture(words, stdin=content.encode("latin-1"))
@@ -314,7 +309,7 @@ def watched(
     environ: Mapping[str, str],
     directory: Path,
     places: Sequence[Path],
-    goes_on: Callable[[], bool] = lambda: False,
+    goes_on: Callable[[bool], bool] = bool,
 ) -> Iterator[None]:
     """Tell in the end which of these files have changed, however that end comes about.
 
@@ -322,7 +317,8 @@ def watched(
         environ: Our own environment.
         directory: The caller's, to which a record belongs.
         places: What can be written to meanwhile.
-        goes_on: Whether something in the sandbox can still do so; then the next session tells.
+        goes_on: Tells whether something in the sandbox can still do so, as the next session is
+            to know then; it is told whether that was so before.
     """
     if not places:
         yield
@@ -331,7 +327,8 @@ def watched(
     # There is one if a session still goes on, or has been killed.
     before = {(str(a), str(b)): Found(*c) for a, b, c in _load(memory) if isinstance(c, list)}
     before = {key: one for key, one in before.items() if key[0] in map(str, places)}
-    if not before:
+    went_on = bool(before)
+    if not went_on:
         before = look(places)
         _save(memory, ((*key, one) for key, one in before.items()))
     is_over = False
@@ -341,8 +338,9 @@ def watched(
     finally:
         with signals.ignored():
             found = changes(before, look(places))
-            if not goes_on():
+            if not goes_on(went_on):
                 memory.unlink(missing_ok=True)
+            earlier = recorded(environ, directory)
             if found:
                 _record(environ, directory, found)
                 _tell(found)
@@ -351,7 +349,7 @@ def watched(
             for one in found[:10]:
                 log.warning("%s", "\n".join(_shortened(difference(one))))
             if console.ask("Restore them?"):
-                restore(environ, directory)
+                _restore(environ, directory, found, earlier)
 
 
 def _tell(found: Sequence[Change]) -> None:
@@ -402,6 +400,17 @@ def restore(environ: Mapping[str, str], directory: Path) -> int:
         DataError: Not all could be.
     """
     known = recorded(environ, directory)
+    _restore(environ, directory, known, ())
+    return len(known)
+
+
+def _restore(
+    environ: Mapping[str, str],
+    directory: Path,
+    known: Sequence[Change],
+    others: Sequence[Change],
+) -> None:
+    """Undo changes; of the record, the others are left."""
     failed = {}
     # What was added goes first: it may be a link where a directory has to be.
     for one in sorted(known, key=lambda one: (one.before is not None, one.path)):
@@ -409,12 +418,10 @@ def restore(environ: Mapping[str, str], directory: Path) -> int:
         if reason:
             failed[one] = reason
             log.warning("%s stays as it is: %s", one, reason)
+    _save(_place(environ, directory) / "changes.json", (*others, *failed))
     if failed:
-        _save(_place(environ, directory) / "changes.json", failed)
         what = f"{len(failed)} of {len(known)} files could not be restored"
         raise DataError(what, "see to them, then: inv protected --accept")
-    accept(environ, directory)
-    return len(known)
 
 
 def _put_back(change: Change) -> str:

@@ -86,9 +86,9 @@ def _watched(work: Work, plan: Plan, *, is_conversation: bool) -> AbstractContex
     """Tell of files that a session has changed and that programs of this machine act on."""
     directory = state.sandbox_directory(work.environ, work.key(plan.sandbox.name))
 
-    def goes_on() -> bool:
+    def goes_on(went_on: bool) -> bool:  # noqa: FBT001  (all that there is to say)
         """Tell whether the agent may have been left running."""
-        if not (is_conversation and plan.sandbox.persistent):
+        if not (plan.sandbox.persistent and (is_conversation or went_on)):
             return False
         connection = Connection(directory)
         runs = connection.session_argv("-T", "nddt", inside.AGENT_RUNS)

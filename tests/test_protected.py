@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 from dataclasses import dataclass, field, replace
@@ -46,7 +47,7 @@ class Project:
 
     def watched(self, *, goes_on: bool = False) -> AbstractContextManager[None]:
         """Have a session there."""
-        return protected.watched(self.environ, self.directory, (self.directory,), lambda: goes_on)
+        return protected.watched(self.environ, self.directory, (self.directory,), lambda _: goes_on)
 
     def changed(self) -> list[str]:
         """Give what has been recorded, in words."""
@@ -228,6 +229,37 @@ def test_a_session_that_is_killed_or_goes_on_is_told_of_by_the_next(project: Pro
 
     assert project.changed() == [f"{HOOK} (added)"]
     assert not list(project.directory.parent.glob("state/nddt/protected/*/before.json"))
+
+
+def test_what_goes_on_is_not_forgotten_by_what_is_short(project: Project) -> None:
+    """A copy meanwhile leaves the session's state as it is."""
+    with project.watched(goes_on=True):
+        pass
+    with protected.watched(project.environ, project.directory, (project.directory,)):
+        pass
+    project.write(HOOK, "evil")
+
+    with project.watched():
+        pass
+
+    assert project.changed() == [f"{HOOK} (added)"]
+
+
+def test_a_yes_is_about_what_is_shown(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What an earlier session has changed, and was left, stays."""
+    with project.watched():
+        project.write(".envrc", "export B=2\n")
+    monkeypatch.setattr("scripts.console.can_ask", lambda: True)
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with project.watched():
+        project.write(HOOK, "evil")
+
+    assert "Restore them?" in capsys.readouterr().err
+    assert project.read(HOOK) is None
+    assert project.read(".envrc") == "export B=2\n"
+    assert project.changed() == [".envrc (changed)"]
 
 
 def test_every_way_out(project: Project) -> None:

@@ -157,10 +157,13 @@ def tracing_of_others() -> object:
 
 
 def privilege_of_a_program() -> object:
-    """Have a program that lends root's rights read what only root can."""
+    """Start one that lends root's rights, and see whose it has got."""
     if os.getuid() == 0:
         return "NoNewPrivs:\t1" not in Path("/proc/self/status").read_text()
-    return subprocess.run(("passwd", "--status"), check=False, capture_output=True).returncode == 0
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(("su",), stdin=pipe, stdout=nothing, stderr=nothing) as started:
+        lines = Path(f"/proc/{started.pid}/status").read_text().splitlines()
+    return f"Uid:\t{os.getuid()}\t{os.getuid()}" not in "\n".join(lines)
 
 
 def raw_sockets() -> object:
