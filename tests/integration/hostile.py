@@ -162,6 +162,7 @@ def privilege_of_a_program() -> object:
         return "NoNewPrivs:\t1" not in Path("/proc/self/status").read_text()
     pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(("su",), stdin=pipe, stdout=nothing, stderr=nothing) as started:
+        time.sleep(0.3)  # the kernel has said that it has started before it gives the rights
         lines = Path(f"/proc/{started.pid}/status").read_text().splitlines()
     return f"Uid:\t{os.getuid()}\t{os.getuid()}" not in "\n".join(lines)
 
