@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import stat
 from contextlib import ExitStack
@@ -17,6 +18,8 @@ from scripts import (
     connections,
     consent,
     console,
+    env_file,
+    host,
     housekeeping,
     identity,
     lifecycle,
@@ -27,6 +30,7 @@ from scripts import (
     process,
     settings,
     state,
+    trust,
     workflow,
 )
 from scripts.errors import DataError, UnavailableError, UsageError
@@ -521,6 +525,42 @@ def bootstrap_base(common: Common) -> None:
         environ = work.settings.process_environment
         engine.bootstrap_base(image, yes=work.yes, environ=environ, labels=labels)
     print(image)
+
+
+def trust_project(*, revoked: bool, yes: bool, dry: bool) -> None:
+    """Print what the project's .env file would widen, and let it after consent, or no longer."""
+    console.set_up_logging(verbose=False)
+    path, environ = settings.project_file_here()
+    if revoked:
+        if not (dry or trust.revoke(environ, path)):
+            log.info("%s was not agreed to", path)
+        return
+    file = env_file.read(path)
+    if file is None:
+        raise UsageError(f"there is no {path}", "cd to the project that has one")
+    values, lines = file.parse()
+    names = settings.widening(values)
+    for name in names:
+        print(f"{_shown(name, values[name])}  # line {lines[name]}")
+    if trust.is_agreed(environ, file):
+        log.info("%s is agreed to already", path)
+        return
+    for doubt in filter(None, (file.doubts(), path.is_symlink() and "is a link")):
+        log.warning("%s %s", path, doubt)
+    question = f"Let all of {path} count, as long as it stays exactly as it is?"
+    if not dry:
+        console.confirm(question, yes=yes, otherwise="agree with --yes")
+        trust.agree(environ, file)
+
+
+def _shown(name: str, value: str) -> str:
+    """Write a variable of somebody else's file for a terminal, without its secrets."""
+    is_setting = {item["variable"]: not item["secret"] for item in settings.declared()}
+    is_secret = re.search("KEY|TOKEN|SECRET|PASS|AUTH", name) is not None
+    text = f"{name}={host.without_password(value)}"
+    if not is_setting.get(name, not is_secret):
+        text = f"{name}=***"
+    return text if text.isprintable() else repr(text)
 
 
 def show_settings() -> None:
