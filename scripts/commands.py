@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 from scripts import (
     agents,
+    audit,
     connections,
     consent,
     console,
@@ -73,6 +74,8 @@ class Common:
             mounts=self.mounts,
             model_access="tunnel" if self.keyless else None,
         )
+        if not self.dry:
+            audit.about(loaded)
         for tidy in (state.tidy, ports.tidy, connections.tidy):
             tidy(loaded.process_environment)
         return lifecycle.work_with(loaded, loaded.provider, yes=self.yes)
@@ -367,11 +370,13 @@ def allow(common: Common, host: str) -> None:
     loaded = common.work().settings
     if loaded.network == "open":
         log.warning("NDDT_NETWORK is open: all hosts are reached anyway")
+    audit.note(host=host)
     print(network.allow(loaded, host))
 
 
 def deny(common: Common, host: str) -> None:
     """Take back what `allow` has allowed, and print it."""
+    audit.note(host=host)
     print(network.deny(common.work().settings, host))
 
 
@@ -424,7 +429,9 @@ def ssh_config(*, installed: bool, yes: bool, verbose: bool) -> None:
     from scripts import guests  # noqa: PLC0415  (only for this)
 
     console.set_up_logging(verbose=verbose)
-    environ = settings.from_here().process_environment
+    loaded = settings.from_here()
+    audit.about(loaded)
+    environ = loaded.process_environment
     line = guests.include(guests.write(environ, Path(__file__).parent.parent / "nddt"))
     print(line)
     if not installed:
@@ -532,8 +539,9 @@ def trust_project(*, revoked: bool, yes: bool, dry: bool) -> None:
     console.set_up_logging(verbose=False)
     path, environ = settings.project_file_here()
     if revoked:
-        if not (dry or trust.revoke(environ, path)):
-            log.info("%s was not agreed to", path)
+        if not dry and trust.revoke(environ, path):
+            audit.note(file=str(path), consent="revoked")
+            audit.about(settings.from_here())
         return
     file = env_file.read(path)
     if file is None:
@@ -551,6 +559,8 @@ def trust_project(*, revoked: bool, yes: bool, dry: bool) -> None:
     if not dry:
         console.confirm(question, yes=yes, otherwise="agree with --yes")
         trust.agree(environ, file)
+        audit.note(file=str(path), sha256=file.digest, consent="given")
+        audit.about(settings.from_here())
 
 
 def _shown(name: str, value: str) -> str:

@@ -151,6 +151,14 @@ def _mounts(value: str) -> tuple[Mount, ...]:
     return found
 
 
+def _log_file(value: str) -> str:
+    path = os.path.expanduser(value)  # noqa: PTH111  (what has no home stays as it is)
+    # Relative to the directory it would be where the sandbox can change it.
+    if path and not path.startswith("/"):
+        raise ValueError("a path that begins with / or ~/")
+    return path
+
+
 def _choice(*allowed: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in allowed:
@@ -460,6 +468,15 @@ class Settings:
         "",
         "File or directory of extra CA certificates (PEM); "
         "empty means /usr/local/share/ca-certificates. "
+        "A project's .env sets it only after inv trust.",
+        own=True,
+    )
+    log_file: str = _variable(
+        "NDDT_LOG",
+        _log_file,
+        "",
+        "File that gets a line of JSON for each action; empty means "
+        "~/.local/state/nddt/audit.log, /dev/null none. "
         "A project's .env sets it only after inv trust.",
         own=True,
     )

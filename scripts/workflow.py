@@ -8,7 +8,7 @@ import time
 from functools import partial
 from typing import IO, TYPE_CHECKING
 
-from scripts import connections, lifecycle, ports, sessions, signals
+from scripts import audit, connections, lifecycle, ports, sessions, signals
 from scripts.errors import CannotCreateError, NoImageError, NotReachedError, PortTakenError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def run(
         TransportLostError: The connection broke for good.
         EndedBySignalError: We were asked to end; so was the program.
     """
+    audit.sandbox(plan.sandbox.name)
     if plan.git.warning:
         log.warning(plan.git.warning)
     once = functools.cache(meanwhile)

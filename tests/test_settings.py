@@ -160,6 +160,7 @@ def test_variables_of_all_layers_can_be_forwarded(project: Project) -> None:
         ),
         ("NDDT_PORTS", "ports", "3000, 8080,3000", (3000, 8080)),
         ("NDDT_PORT_RANGE_START", "port_range_start", "1", 1),
+        ("NDDT_LOG", "log_file", "~/a b", str(Path.home() / "a b")),
         ("NDDT_SSH_FORWARD", "ssh_forward", "keys", "keys"),
         ("NDDT_MODEL_ACCESS", "model_access", "tunnel", "tunnel"),
         ("NDDT_GITHUB_REPOS", "github_repos", "", ()),
@@ -271,6 +272,8 @@ WIDENING = {
     *("NDDT_WORKSPACE_READONLY", "NDDT_PORT_RANGE_START", "NDDT_MODEL_ACCESS"),
     # What the sandbox reaches.
     *("NDDT_NETWORK", "NDDT_ALLOW_HOSTS", "NDDT_GITHUB_REPOS"),
+    # A file of this machine that is written to.
+    "NDDT_LOG",
     # Which sandbox, and what is in it: it gets the user's credentials.
     *("NDDT_NAME", "NDDT_COMMAND", "NDDT_BASE_IMAGE", "NDDT_DAYTONA_SNAPSHOT"),
 }
@@ -289,6 +292,7 @@ GOOD = {
     "NDDT_WORKSPACE_READONLY": "false",
     "NDDT_PORT_RANGE_START": "40000",
     "NDDT_NAME": "mine",
+    "NDDT_LOG": "/mine.example",
     "NDDT_DAYTONA_SNAPSHOT": "mine",
 }
 """Values of those that do not take an address."""
@@ -321,6 +325,7 @@ BAD_VALUES_OF_THE_USERS_OWN = [
     ("NDDT_MOUNTS", "/a:/x,/b:/x/", "each place in the sandbox once"),
     ("NDDT_MOUNTS", "~nobody.example/a:/x", "directories that exist"),
     ("NDDT_SSH_FORWARD", "true", "agent or keys"),
+    *(("NDDT_LOG", path, "begins with / or ~/") for path in ("log", "./log", "~nobody.example/a")),
     ("NDDT_GPG_FORWARD", "agent", "true or false"),
     ("NDDT_DOCKER_FORWARD", "true", "isolated or host"),
     ("NDDT_NETWORK", "closed", "open or allowlist or none"),

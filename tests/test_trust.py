@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from scripts.errors import ConfigError, UsageError
 from tests.test_settings import GOOD, HOW, OWN, messages
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.conftest import Project
@@ -33,13 +35,16 @@ STEERING = {
 
 
 @pytest.fixture
-def here(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+def here(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     """Be in the project, as a task is."""
+    log = logging.getLogger("nddt")
+    before = log.level
     monkeypatch.chdir(project.directory)
     for name in {*OWN, *STEERING, "NDDT_ENV_FILE", "XDG_CONFIG_HOME", "XDG_STATE_HOME"} - {"PATH"}:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(project.home))
-    return project
+    yield project
+    log.setLevel(before)
 
 
 # -- what counts ----------------------------------------------------------------------------
