@@ -43,7 +43,8 @@ class NddtTask(Task["Callable[..., Any]"]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, D102  (invoke's own)
         try:
-            with _quiet_if_nobody_reads(), audit.recorded(self.name) as record:
+            name = self.name.replace("_", "-")
+            with _quiet_if_nobody_reads(), audit.recorded(name) as record:
                 result = super().__call__(*args, **kwargs)
                 if isinstance(result, int):
                     record.code = result

@@ -524,10 +524,11 @@ class _Layer:
         return not (self.project and _widens(item, self.values.get(name, "")))
 
     @property
-    def forwarded(self) -> dict[str, str]:
+    def forwarded(self) -> Mapping[str, str]:
         """What a sandbox may get of it."""
-        withheld = WITHHELD if self.project else ()
-        return {k: v for k, v in self.values.items() if not env_forward.matches(k, withheld)}
+        if not self.project:
+            return self.values
+        return {k: v for k, v in self.values.items() if not env_forward.matches(k, WITHHELD)}
 
 
 def _widens(item: Mapping[str, Any], value: str) -> bool:
