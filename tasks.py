@@ -360,6 +360,12 @@ def deny(c: Context, host: str, verbose: bool = False) -> None:
     commands.deny(commands.Common(verbose=verbose), host)
 
 
+@task(help=_help("yes", revoke="Take back what was agreed to."))
+def trust(c: Context, revoke: bool = False, yes: bool = False) -> None:
+    """Agree to what this project's .env would widen."""
+    commands.trust_project(revoked=revoke, yes=yes, dry=_dry(c))
+
+
 @task
 def config(c: Context) -> None:
     """Show every setting, its value and where it comes from."""
@@ -400,7 +406,7 @@ def _of(provider: str | None) -> dict[str, NddtTask]:
 
 
 def _namespace() -> Collection:
-    root = Collection(run, protected, ssh_config, setup, config, lint, bench)
+    root = Collection(run, protected, ssh_config, setup, trust, config, lint, bench)
     tests = Collection("test", daytona_double)
     tests.add_task(test, name="all", default=True)
     root.add_collection(tests)

@@ -17,7 +17,7 @@ from invoke.program import Program
 from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
-from scripts import __version__
+from scripts import __version__, audit
 from scripts.console import is_terminal, printable
 from scripts.errors import EndedBySignalError, NddtError, UsageError
 
@@ -43,8 +43,11 @@ class NddtTask(Task["Callable[..., Any]"]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, D102  (invoke's own)
         try:
-            with _quiet_if_nobody_reads():
+            name = self.name.replace("_", "-")
+            with _quiet_if_nobody_reads(), audit.recorded(name) as record:
                 result = super().__call__(*args, **kwargs)
+                if isinstance(result, int):
+                    record.code = result
         except (NddtError, EndedBySignalError) as error:
             raise Exit(printable(str(error)), code=error.exit_code) from error
         except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import stat
 from contextlib import ExitStack
@@ -14,9 +15,12 @@ from typing import IO, TYPE_CHECKING
 
 from scripts import (
     agents,
+    audit,
     connections,
     consent,
     console,
+    env_file,
+    host,
     housekeeping,
     identity,
     lifecycle,
@@ -28,6 +32,7 @@ from scripts import (
     protected,
     settings,
     state,
+    trust,
     workflow,
 )
 from scripts.errors import DataError, UnavailableError, UsageError
@@ -70,6 +75,8 @@ class Common:
             mounts=self.mounts,
             model_access="tunnel" if self.keyless else None,
         )
+        if not self.dry:
+            audit.about(loaded)
         for tidy in (state.tidy, ports.tidy, connections.tidy):
             tidy(loaded.process_environment)
         return lifecycle.work_with(loaded, loaded.provider, yes=self.yes)
@@ -371,11 +378,13 @@ def allow(common: Common, host: str) -> None:
     loaded = common.work().settings
     if loaded.network == "open":
         log.warning("NDDT_NETWORK is open: all hosts are reached anyway")
+    audit.note(host=host)
     print(network.allow(loaded, host))
 
 
 def deny(common: Common, host: str) -> None:
     """Take back what `allow` has allowed, and print it."""
+    audit.note(host=host)
     print(network.deny(common.work().settings, host))
 
 
@@ -446,7 +455,9 @@ def ssh_config(*, installed: bool, yes: bool, verbose: bool) -> None:
     from scripts import guests  # noqa: PLC0415  (only for this)
 
     console.set_up_logging(verbose=verbose)
-    environ = settings.from_here().process_environment
+    loaded = settings.from_here()
+    audit.about(loaded)
+    environ = loaded.process_environment
     line = guests.include(guests.write(environ, Path(__file__).parent.parent / "nddt"))
     print(line)
     if not installed:
@@ -547,6 +558,45 @@ def bootstrap_base(common: Common) -> None:
         environ = work.settings.process_environment
         engine.bootstrap_base(image, yes=work.yes, environ=environ, labels=labels)
     print(image)
+
+
+def trust_project(*, revoked: bool, yes: bool, dry: bool) -> None:
+    """Print what the project's .env file would widen, and let it after consent, or no longer."""
+    console.set_up_logging(verbose=False)
+    path, environ = settings.project_file_here()
+    if revoked:
+        if not dry and trust.revoke(environ, path):
+            audit.note(file=str(path), consent="revoked")
+            audit.about(settings.from_here())
+        return
+    file = env_file.read(path)
+    if file is None:
+        raise UsageError(f"there is no {path}", "cd to the project that has one")
+    values, lines = file.parse()
+    names = settings.widening(values)
+    for name in names:
+        print(f"{_shown(name, values[name])}  # line {lines[name]}")
+    if trust.is_agreed(environ, file):
+        log.info("%s is agreed to already", path)
+        return
+    for doubt in filter(None, (file.doubts(), path.is_symlink() and "is a link")):
+        log.warning("%s %s", path, doubt)
+    question = f"Let all of {path} count, as long as it stays exactly as it is?"
+    if not dry:
+        console.confirm(question, yes=yes, otherwise="agree with --yes")
+        trust.agree(environ, file)
+        audit.note(file=str(path), sha256=file.digest, consent="given")
+        audit.about(settings.from_here())
+
+
+def _shown(name: str, value: str) -> str:
+    """Write a variable of somebody else's file for a terminal, without its secrets."""
+    is_setting = {item["variable"]: not item["secret"] for item in settings.declared()}
+    is_secret = re.search("KEY|TOKEN|SECRET|PASS|AUTH", name) is not None
+    text = f"{name}={host.without_password(value)}"
+    if not is_setting.get(name, not is_secret):
+        text = f"{name}=***"
+    return text if text.isprintable() else repr(text)
 
 
 def show_settings() -> None:

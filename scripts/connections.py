@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from scripts import inside, lifecycle, offline, process, signals, state
+from scripts import audit, inside, lifecycle, offline, process, signals, state
 from scripts.errors import NddtError, TransportLostError, UnavailableError
 from scripts.providers import Link
 from scripts.ssh import Connection
@@ -201,6 +201,7 @@ def existing(work: Work, want: Specification, *, start: bool = True) -> Connecti
     Raises:
         UnavailableError: There is no such sandbox, or it does not run.
     """
+    audit.sandbox(want.name)
     if connection := known(work, want):
         return connection
     line = _line(work, want)

@@ -19,13 +19,18 @@ _EXPORTABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """What a shell takes as a name; the environment may hold others."""
 
 
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Tell whether a name is one of these, or fits one with a `*`."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def select(patterns: Iterable[str], environment: Mapping[str, str]) -> dict[str, str]:
     """Pick the variables that match a name or a `PREFIX*`, without the empty ones."""
     wanted = tuple(patterns)
     return {
         name: value
         for name, value in environment.items()
-        if value and _EXPORTABLE.fullmatch(name) and any(fnmatchcase(name, p) for p in wanted)
+        if value and _EXPORTABLE.fullmatch(name) and matches(name, wanted)
     }
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from scripts import (
+    audit,
     connections,
     console,
     inside,
@@ -109,19 +110,27 @@ def main(words: Sequence[str]) -> None:
     """Be the ProxyCommand for a host: become the command that is its server."""
     console.set_up_logging(verbose=False)
     try:
-        name, chosen = sandbox_of(words[0])
-        loaded = settings.from_here(name=name, persistent=True)
-        connection = _connection(loaded, chosen)
-        key = settings.user_directory(loaded.process_environment) / "ssh_key.pub"
-        try:
-            public_key = key.read_text(encoding="ascii").strip()
-        except OSError as error:
-            raise DataError(f"{key} cannot be read", "run: inv ssh-config") from error
-        command = inside.guest_server(public_key)
-        process.become(connection.session_argv("-T", "nddt", command))
+        with audit.recorded("ssh") as record:
+            _become_server(words[0], record)
     except NddtError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)
+
+
+def _become_server(host: str, record: audit.Record) -> NoReturn:
+    name, chosen = sandbox_of(host)
+    loaded = settings.from_here(name=name, persistent=True)
+    audit.about(loaded)
+    connection = _connection(loaded, chosen)
+    key = settings.user_directory(loaded.process_environment) / "ssh_key.pub"
+    try:
+        public_key = key.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise DataError(f"{key} cannot be read", "run: inv ssh-config") from error
+    command = inside.guest_server(public_key)
+    record.code = None  # nobody of ours is there to see the end
+    record.write()
+    process.become(connection.session_argv("-T", "nddt", command))
 
 
 def sandbox_of(host: str) -> tuple[str, tuple[str, ...]]:
@@ -140,8 +149,10 @@ def _connection(loaded: Settings, chosen: tuple[str, ...]) -> Connection:
         UnavailableError: There is none.
     """
     works = tuple(_works(loaded, chosen))
+    audit.sandbox(loaded.name)
     for work in works:
         if connection := connections.known(work, lifecycle.wanted(work)):
+            audit.about(work.settings)
             return connection
     problems = []
     for work in works:
@@ -151,6 +162,7 @@ def _connection(loaded: Settings, chosen: tuple[str, ...]) -> Connection:
             problems.append(f"{work.provider.TITLE}: {error.message}")
             continue
         if found is not None:
+            audit.about(work.settings)
             lifecycle.check_owner(work, found)
             return connections.existing(work, lifecycle.wanted(work))
     raise UnavailableError(

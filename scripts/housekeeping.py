@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from scripts import console, lifecycle, naming, state
+from scripts import audit, console, lifecycle, naming, state
 from scripts.errors import NddtError, TryAgainError, UsageError
 
 if TYPE_CHECKING:
@@ -208,6 +208,7 @@ def _removed(
                 failed.append(f"{one.name}: {problem}")
                 continue
             removed.append(one.name)
+            audit.sandbox(one.name)
             report(one.name)
             show(f"{len(removed)} of {len(sandboxes)}")
     show("")

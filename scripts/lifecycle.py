@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from scripts import console, image, naming, ports, providers, state
+from scripts import audit, console, image, naming, ports, providers, state
 from scripts.errors import CannotCreateError, NddtError, NoImageError, UnavailableError
 from scripts.plan import specification
 from scripts.ssh import Connection
@@ -122,6 +122,7 @@ def existing(work: Work, name: str) -> Sandbox:
     Raises:
         UnavailableError: There is none of that name.
     """
+    audit.sandbox(name)
     found = work.provider.find(work.settings, name)
     if found is None:
         make = f"make one: inv {work.provider.NAME}.create-sandbox"
@@ -131,6 +132,7 @@ def existing(work: Work, name: str) -> Sandbox:
 
 def create_sandbox(work: Work, plan: Plan) -> str:
     """Make sure that the plan's persistent sandbox runs, and give its name."""
+    audit.sandbox(plan.sandbox.name)
     with state.lock(state.sandbox_directory(work.environ, work.key(plan.sandbox.name))):
         create_or_start(work, plan, agent_version(work, plan))
     return plan.sandbox.name

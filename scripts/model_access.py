@@ -108,7 +108,6 @@ def _model(settings: Settings, made: Plan, place: Place) -> Holding | None:
     _check_kind(agent, variables, keys)
     if not keys:
         return None
-    _check_receiver(settings, agent, made, keys)
     url = variables.get(agent.BASE_URL) or agent.API_URL
     port = place.port("model")
     ours = agent.variables(f"http://127.0.0.1:{port}")
@@ -199,24 +198,6 @@ def _check_kind(agent: Agent, variables: Mapping[str, str], keys: Mapping[str, s
     for name, key in keys.items():
         if not (key.isascii() and key.isprintable() and " " not in key):
             raise ConfigError(f"{name} has characters that no key has", "correct it")
-
-
-def _check_receiver(settings: Settings, agent: Agent, made: Plan, keys: Mapping[str, str]) -> None:
-    """Refuse to send keys where a project says, if they are not the project's own."""
-    url = made.brings.variables.get(agent.BASE_URL)
-    theirs = settings.environment.get(agent.BASE_URL)
-    if not url or url != theirs or url == settings.own_environment.get(agent.BASE_URL):
-        return
-    nobodys = agent.variables(url)
-    for name, key in keys.items():
-        if nobodys.get(name) == key:
-            continue
-        if settings.own_environment.get(name) == key or settings.environment.get(name) != key:
-            raise ConfigError(
-                f"{settings.env_file} says that the model is at {host.without_password(url)}, "
-                f"which would get your {name}",
-                f"if that is right, put {agent.BASE_URL} into ~/.config/nddt/.env",
-            )
 
 
 def _check_out_of_sight(settings: Settings, made: Plan, keys: Mapping[str, str]) -> None:

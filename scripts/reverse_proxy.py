@@ -120,7 +120,7 @@ class Outward:
 
 
 def outward(settings: Settings) -> Outward:
-    """Tell how this machine reaches others; a project has no say in whom a key is shown to.
+    """Tell how this machine reaches others.
 
     Raises:
         ConfigError: It is by a proxy that does not speak HTTP.
@@ -131,9 +131,7 @@ def outward(settings: Settings) -> Outward:
         if "://" in url and not url.lower().startswith(("http://", "https://")):
             problem = f"{name} is {host.without_password(url)!r}, and a key goes by HTTP alone"
             raise ConfigError(problem, "name an HTTP proxy, or set NDDT_MODEL_ACCESS=env")
-    is_own = settings.own_environment.get("NDDT_CA_CERTS", "") == settings.ca_certs
-    ca_certs = host.detect(settings).ca_certs if is_own else ""
-    return Outward(proxies=proxies, ca_certs=ca_certs)
+    return Outward(proxies=proxies, ca_certs=host.detect(settings).ca_certs)
 
 
 class Eraser:

@@ -1,9 +1,9 @@
 """Settings: options, environment and .env files → one frozen `Settings`.
 
 The only reader of the environment. Order: option, process environment, the project's .env
-(`NDDT_ENV_FILE`), `~/.config/nddt/.env`, default. A .env file is data: nothing of it
-enters this process's environment, and `${NAME}` in it means a name of the same file only.
-A project may be somebody else's, so its .env does not choose the account (`DAYTONA_…`).
+(`NDDT_ENV_FILE`), `~/.config/nddt/.env`, default. Nothing of a .env file enters this process's
+environment. A project may be somebody else's: what widens what a sandbox gets or reaches counts
+in its .env only once the user has agreed to its exact content (`trust.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from scripts import allowlist
+from scripts import allowlist, env_file, env_forward, trust
 from scripts.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,6 +32,14 @@ NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,62}")
 SNAPSHOT = re.compile(r"([\w.:-]+(/[\w.:-]+)*)?", re.ASCII)
 VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,2}")
 AGENT_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+|latest|stable|next")
+
+MODEL_URL = "ANTHROPIC_BASE_URL"
+"""Where the agent's key is sent to, or a port of this machine that the sandbox reaches."""
+WITHHELD = (
+    *("ANTHROPIC_*BASE_URL", "GH_HOST", "DAYTONA_*", "DOCKER_*"),
+    *("PATH", "LD_*", "*_PROXY", "*_proxy"),
+)
+"""Variables that no sandbox gets from a project's .env file, unless that is agreed to."""
 
 
 def _text(value: str) -> str:
@@ -143,6 +151,14 @@ def _mounts(value: str) -> tuple[Mount, ...]:
     return found
 
 
+def _log_file(value: str) -> str:
+    path = os.path.expanduser(value)  # noqa: PTH111  (what has no home stays as it is)
+    # Relative to the directory it would be where the sandbox can change it.
+    if path and not path.startswith("/"):
+        raise ValueError("a path that begins with / or ~/")
+    return path
+
+
 def _choice(*allowed: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in allowed:
@@ -168,6 +184,7 @@ def _variable(
     text: str,
     *,
     own: bool = False,
+    narrow: tuple[object, ...] = (),
     secret: bool = False,
 ) -> Any:  # noqa: ANN401  (as dataclasses.field)
     """Declare a setting.
@@ -177,11 +194,13 @@ def _variable(
         parse: Reads what is written.
         default: As it would be written.
         text: Its explanation, a sentence.
-        own: Only the user's own environment and file can set it, not a project's.
+        own: A project's file can set it only once the user has agreed to that file.
+        narrow: Values that any file can set all the same, since they take something away.
         secret: It is shown to nobody.
     """
     metadata = {"variable": name, "parse": parse, "default": default, "text": text}
-    return field(metadata={**metadata, "own": own, "secret": secret}, repr=not secret)
+    metadata |= {"own": own, "narrow": narrow, "secret": secret}
+    return field(metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,13 +218,17 @@ class Settings:
         "NDDT_COMMAND",
         _command,
         "",
-        "Program to run in the sandbox instead of the agent's own, with its first arguments.",
+        "Program to run in the sandbox instead of the agent's own, with its first arguments. "
+        "A project's .env sets it only after inv trust.",
+        own=True,
     )
     env_vars: tuple[str, ...] = _variable(
         "NDDT_ENV_VARS",
         _names,
         "ANTHROPIC_API_KEY,ANTHROPIC_AUTH_TOKEN,CLAUDE_CODE_OAUTH_TOKEN,GH_TOKEN",
-        "Variables that reach the agent, separated by commas; AWS_* means all that begin so.",
+        "Variables that reach the agent, separated by commas; AWS_* means all that begin so. "
+        "A project's .env sets it only after inv trust.",
+        own=True,
     )
     persistent: bool = _variable(
         "NDDT_PERSISTENT", _boolean, "false", "Keep one sandbox per directory and reuse it."
@@ -214,7 +237,8 @@ class Settings:
         "NDDT_NAME",
         _like(re.compile(rf"({NAME.pattern})?"), "2 to 63 letters, digits and _.-"),
         "",
-        "Name of the sandbox; empty makes one up.",
+        "Name of the sandbox; empty makes one up. A project's .env sets it only after inv trust.",
+        own=True,
     )
     workspace: str = _variable(
         "NDDT_WORKSPACE",
@@ -224,14 +248,20 @@ class Settings:
         "mount with Docker on this machine, sync elsewhere.",
     )
     readonly: bool = _variable(
-        "NDDT_WORKSPACE_READONLY", _boolean, "false", "The sandbox cannot change the directory."
+        "NDDT_WORKSPACE_READONLY",
+        _boolean,
+        "false",
+        "The sandbox cannot change the directory. A project's .env sets false only after inv "
+        "trust.",
+        own=True,
+        narrow=(True,),
     )
     mounts: tuple[Mount, ...] = _variable(
         "NDDT_MOUNTS",
         _mounts,
         "",
-        "More directories to show, as HERE:IN_SANDBOX or HERE:IN_SANDBOX:ro, separated by commas; "
-        "a project's .env file cannot set this.",
+        "More directories to show, as HERE:IN_SANDBOX or HERE:IN_SANDBOX:ro, separated by commas. "
+        "A project's .env sets it only after inv trust.",
         own=True,
     )
     network: str = _variable(
@@ -239,15 +269,17 @@ class Settings:
         _choice("open", "allowlist", "none"),
         "open",
         "What the sandbox reaches: open means everything, allowlist only HTTP and HTTPS at hosts "
-        "that are allowed, none nothing. A project's .env file cannot set this.",
+        "that are allowed, none nothing. A project's .env sets others than none only after inv "
+        "trust.",
         own=True,
+        narrow=("none",),
     )
     allow_hosts: tuple[allowlist.Rule, ...] = _variable(
         "NDDT_ALLOW_HOSTS",
         _hosts,
         "",
         "More hosts that NDDT_NETWORK=allowlist allows, separated by commas: example.org, "
-        "*.example.org, example.org:8443. A project's .env file cannot set this.",
+        "*.example.org, example.org:8443. A project's .env sets it only after inv trust.",
         own=True,
     )
     ports: tuple[int, ...] = _variable(
@@ -260,14 +292,16 @@ class Settings:
         "NDDT_PORT_RANGE_START",
         port,
         "30000",
-        "The first port of this machine that may lead to one of the sandbox's.",
+        "The first port of this machine that may lead to one of the sandbox's. "
+        "A project's .env sets it only after inv trust.",
+        own=True,
     )
     ssh_forward: str = _variable(
         "NDDT_SSH_FORWARD",
         _choice("", "agent", "keys"),
         "",
         "SSH in the sandbox: agent lets it use this machine's agent, keys copies ~/.ssh; "
-        "empty means neither. A project's .env file cannot set this.",
+        "empty means neither. A project's .env sets it only after inv trust.",
         own=True,
     )
     ssh_keys: tuple[str, ...] = _variable(
@@ -275,50 +309,60 @@ class Settings:
         _words,
         "",
         "Comments or SHA256:… fingerprints of the only keys that the sandbox may use, separated "
-        "by commas; empty means all. A project's .env file cannot set this.",
+        "by commas; empty means all. A project's .env sets it only after inv trust.",
         own=True,
     )
     gpg_forward: bool = _variable(
         "NDDT_GPG_FORWARD",
         _boolean,
         "false",
-        "Let the sandbox sign with this machine's GPG agent; a project's .env file cannot set "
-        "this.",
+        "Let the sandbox sign with this machine's GPG agent. "
+        "A project's .env sets true only after inv trust.",
         own=True,
+        narrow=(False,),
     )
     docker_forward: str = _variable(
         "NDDT_DOCKER_FORWARD",
         _choice("", "isolated", "host"),
         "",
         "Docker in the sandbox: isolated runs a daemon of its own there, host hands it this "
-        "machine's engine; empty means neither. A project's .env file cannot set this.",
+        "machine's engine; empty means neither. A project's .env sets it only after inv trust.",
         own=True,
     )
     git_config: bool = _variable(
-        "NDDT_GIT_CONFIG", _boolean, "true", "Bring along name, email and other safe git settings."
+        "NDDT_GIT_CONFIG",
+        _boolean,
+        "true",
+        "Bring along name, email and other safe git settings. "
+        "A project's .env sets true only after inv trust.",
+        own=True,
+        narrow=(False,),
     )
     claude_config: bool = _variable(
         "NDDT_CLAUDE_CONFIG",
         _boolean,
         "true",
         "Bring along a copy of Claude Code's configuration and, without another credential, its "
-        "login.",
+        "login. A project's .env sets true only after inv trust.",
+        own=True,
+        narrow=(False,),
     )
     model_access: str = _variable(
         "NDDT_MODEL_ACCESS",
         _choice("env", "tunnel"),
         "env",
         "Where keys are: env gives them to the sandbox, tunnel keeps them on this machine, which "
-        "adds them to requests. A project's .env file cannot set this.",
+        "adds them to requests. A project's .env sets env only after inv trust.",
         own=True,
+        narrow=("tunnel",),
     )
     github_repos: tuple[str, ...] = _variable(
         "NDDT_GITHUB_REPOS",
         _repositories,
         "",
         "Repositories at GitHub, as OWNER/NAME, separated by commas, that a token which stays on "
-        "this machine is used for; empty means the directory's own remotes. A project's .env file "
-        "cannot set this.",
+        "this machine is used for; empty means the directory's own remotes. "
+        "A project's .env sets it only after inv trust.",
         own=True,
     )
     timeout_s: int = _variable(
@@ -380,13 +424,15 @@ class Settings:
         "NDDT_DAYTONA_SNAPSHOT",
         _like(SNAPSHOT, "the name of a snapshot"),
         "",
-        "Ready-made Daytona snapshot to use in place of one that nddt builds.",
+        "Ready-made Daytona snapshot to use in place of one that nddt builds. "
+        "A project's .env sets it only after inv trust.",
+        own=True,
     )
     daytona_api_key: str = _variable(
         "DAYTONA_API_KEY",
         _text,
         "",
-        "Key of your Daytona account; a project's .env file cannot set this.",
+        "Key of your Daytona account. A project's .env sets it only after inv trust.",
         own=True,
         secret=True,
     )
@@ -394,7 +440,7 @@ class Settings:
         "DAYTONA_API_URL",
         _url,
         "https://app.daytona.io/api",
-        "Address of Daytona's API; a project's .env file cannot set this.",
+        "Address of Daytona's API. A project's .env sets it only after inv trust.",
         own=True,
     )
     daytona_region: str = _variable(
@@ -402,7 +448,7 @@ class Settings:
         _text,
         "",
         "Daytona region, such as us or eu; empty means your organization's default. "
-        "A project's .env file cannot set this.",
+        "A project's .env sets it only after inv trust.",
         own=True,
     )
     daytona_organization: str = _variable(
@@ -410,11 +456,15 @@ class Settings:
         _text,
         "",
         "Daytona organization that the key must belong to; empty means any. "
-        "A project's .env file cannot set this.",
+        "A project's .env sets it only after inv trust.",
         own=True,
     )
     base_image: str = _variable(
-        "NDDT_BASE_IMAGE", _text, "debian:trixie-slim", "Debian image that the sandbox builds on."
+        "NDDT_BASE_IMAGE",
+        _text,
+        "debian:trixie-slim",
+        "Debian image that the sandbox builds on. A project's .env sets it only after inv trust.",
+        own=True,
     )
     node_version: str = _variable(
         "NDDT_NODE_VERSION",
@@ -433,7 +483,18 @@ class Settings:
         _text,
         "",
         "File or directory of extra CA certificates (PEM); "
-        "empty means /usr/local/share/ca-certificates.",
+        "empty means /usr/local/share/ca-certificates. "
+        "A project's .env sets it only after inv trust.",
+        own=True,
+    )
+    log_file: str = _variable(
+        "NDDT_LOG",
+        _log_file,
+        "",
+        "File that gets a line of JSON for each action; empty means "
+        "~/.local/state/nddt/audit.log, /dev/null none. "
+        "A project's .env sets it only after inv trust.",
+        own=True,
     )
     env_file: str = _variable(
         "NDDT_ENV_FILE", _text, ".env", "The project's .env file, relative to the directory."
@@ -444,7 +505,7 @@ class Settings:
     environment: Mapping[str, str] = field(repr=False)
     """Every variable of the environment and the .env files, for forwarding."""
     own_environment: Mapping[str, str] = field(repr=False)
-    """The same without what only a project's .env file says."""
+    """The same without what only a project's .env file says that is not agreed to."""
     process_environment: Mapping[str, str] = field(repr=False)
     """The environment that our own programs (docker, ssh) run in."""
     owner: str
@@ -465,10 +526,44 @@ class _Layer:
     title: str
     values: Mapping[str, str] = field(repr=False)
     lines: Mapping[str, int]
-    is_project: bool = False
+    project: env_file.EnvFile | None = None
+    """A project's file to which the user has not agreed, as it is."""
 
     def source(self, name: str) -> str:
         return f"{self.title}, line {self.lines[name]}" if name in self.lines else self.title
+
+    def may_set(self, item: Mapping[str, Any]) -> bool:
+        """Tell whether it has a say in a setting."""
+        name = item["variable"]
+        if name == "NDDT_ENV_FILE":  # a file cannot name another in its place
+            return not self.lines
+        return not (self.project and _widens(item, self.values.get(name, "")))
+
+    @property
+    def forwarded(self) -> Mapping[str, str]:
+        """What a sandbox may get of it."""
+        if not self.project:
+            return self.values
+        return {k: v for k, v in self.values.items() if not env_forward.matches(k, WITHHELD)}
+
+
+def _widens(item: Mapping[str, Any], value: str) -> bool:
+    """Tell whether a value is one that needs the user's consent."""
+    try:
+        return item["own"] and item["parse"](value.strip()) not in item["narrow"]
+    except ValueError:
+        return True
+
+
+def widening(values: Mapping[str, str]) -> tuple[str, ...]:
+    """Give the names in a .env file whose values count only with the user's consent."""
+    own = {item["variable"]: item for item in declared() if item["own"]}
+    return tuple(
+        name
+        for name, value in values.items()
+        if value
+        and (_widens(own[name], value) if name in own else env_forward.matches(name, WITHHELD))
+    )
 
 
 def read_env_file(path: Path) -> tuple[dict[str, str], dict[str, int]]:
@@ -477,29 +572,8 @@ def read_env_file(path: Path) -> tuple[dict[str, str], dict[str, int]]:
     Raises:
         ConfigError: It is not readable, or a line is not `NAME=value`.
     """
-    values: dict[str, str] = {}
-    lines: dict[str, int] = {}
-    try:
-        with path.open(encoding="utf-8") as stream:
-            # Imported only where there is a file.
-            from dotenv.parser import parse_stream  # noqa: PLC0415
-            from dotenv.variables import parse_variables  # noqa: PLC0415
-
-            bindings = list(parse_stream(stream))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}, {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", "correct or remove it") from error
-    for binding in bindings:
-        text = binding.original.string
-        line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
-        if binding.error:
-            raise ConfigError(f"{path}, line {line}: this is not NAME=value", "correct that line")
-        if binding.key and binding.value is not None:
-            atoms = parse_variables(binding.value)
-            values[binding.key] = "".join(atom.resolve(values) for atom in atoms)
-            lines[binding.key] = line
-    return values, lines
+    found = env_file.read(path)
+    return found.parse() if found else ({}, {})
 
 
 def user_directory(environ: Mapping[str, str]) -> Path:
@@ -508,28 +582,39 @@ def user_directory(environ: Mapping[str, str]) -> Path:
     return Path(home) / "nddt"
 
 
-def _layers(directory: Path, environ: Mapping[str, str]) -> tuple[_Layer, ...]:
-    user_file = user_directory(environ) / ".env"
-    layers = [_Layer("environment", environ, {})]
+def project_file(directory: Path, environ: Mapping[str, str]) -> Path:
+    """Give the path of a project's .env file; the default one need not exist.
+
+    Raises:
+        ConfigError: NDDT_ENV_FILE names something else than a file.
+    """
     chosen = environ.get("NDDT_ENV_FILE")
-    project_file = directory / (chosen or ".env")
-    if chosen and not os.path.isfile(project_file):  # noqa: PTH113  (False without permission)
-        raise ConfigError(f"NDDT_ENV_FILE names {project_file}, which is no file", "correct it")
-    files = (
-        _Layer(str(path), *read_env_file(path), is_project=path != user_file)
-        for path in (project_file, user_file)
-    )
-    return (*layers, *(layer for layer in files if layer.values))
+    path = directory / (chosen or ".env")
+    if chosen and not os.path.isfile(path):  # noqa: PTH113  (False without permission)
+        raise ConfigError(f"NDDT_ENV_FILE names {path}, which is no file", "correct it")
+    return path
 
 
-def _report_unused(layers: tuple[_Layer, ...]) -> None:
-    """Warn of variables that look like settings and have no effect."""
-    known = {item["variable"]: item["own"] for item in declared()}
+def _layers(directory: Path, environ: Mapping[str, str]) -> tuple[_Layer, ...]:
+    layers = [_Layer("environment", environ, {})]
+    users = user_directory(environ) / ".env"
+    for path in dict.fromkeys((project_file(directory, environ), users)):
+        found = env_file.read(path)
+        if not found:
+            continue
+        if path == users and found.doubts():
+            log.warning("%s %s — it decides what a sandbox gets", path, found.doubts())
+        values, lines = found.parse()
+        is_ours = path == users or trust.is_agreed(environ, found)
+        layers.append(_Layer(str(path), values, lines, None if is_ours else found))
+    return tuple(layers)
+
+
+def _report_unknown(layers: tuple[_Layer, ...]) -> None:
+    """Warn of variables that look like settings and are none."""
+    known = {item["variable"] for item in declared()}
     for layer in layers:
         for name in layer.values:
-            if layer.is_project and known.get(name):
-                hint = "put it into ~/.config/nddt/.env or the environment"
-                log.warning("%s (%s) is not used — %s", name, layer.source(name), hint)
             if name.startswith("NDDT_") and name not in known:
                 import difflib  # noqa: PLC0415  (only for mistakes)
 
@@ -538,11 +623,35 @@ def _report_unused(layers: tuple[_Layer, ...]) -> None:
                 log.warning("%s (%s) is not a setting — %s", name, layer.source(name), hint)
 
 
-def _able(item: Mapping[str, Any], layers: tuple[_Layer, ...]) -> tuple[_Layer, ...]:
-    """Give the sources that may set a variable."""
-    if item["variable"] == "NDDT_ENV_FILE":  # a file cannot name another in its place
-        return layers[:1]
-    return tuple(one for one in layers if not (item["own"] and one.is_project))
+def _ignored(layer: _Layer, loaded: Settings) -> tuple[str, ...]:
+    """Give the names in a project's file that would count, and change something, with consent."""
+    settings = {item["variable"]: item for item in declared()}
+    forwarded = env_forward.select((*loaded.env_vars, MODEL_URL), layer.values)
+
+    def would_count(name: str) -> bool:
+        value = layer.values[name]
+        if name not in settings:
+            return name in forwarded and name not in loaded.process_environment
+        try:
+            differs = settings[name]["parse"](value.strip()) != getattr(
+                loaded, settings[name]["field"]
+            )
+        except ValueError:
+            differs = True
+        return differs and loaded.sources[name] not in {"option", "environment"}
+
+    return tuple(name for name in widening(layer.values) if would_count(name))
+
+
+def _report_ignored(layers: tuple[_Layer, ...], loaded: Settings) -> None:
+    """Warn, in one line, of what a project's file would change and does not."""
+    for layer in layers:
+        names = _ignored(layer, loaded) if layer.project else ()
+        if layer.project and names:
+            shown = ", ".join(f"{name} (line {layer.lines[name]})" for name in names)
+            standing = trust.standing(loaded.process_environment, layer.project)
+            hint = "look at it and agree: inv trust"
+            log.warning("%s %s, so not used: %s — %s", layer.title, standing, shown, hint)
 
 
 def load(
@@ -559,7 +668,7 @@ def load(
         ConfigError: A value is not allowed, or a .env file is not readable.
     """
     layers = _layers(directory, environ)
-    _report_unused(layers)
+    _report_unknown(layers)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for item in declared():
@@ -568,7 +677,9 @@ def load(
         if option is not None and option is not False:
             raw, source = str(option), "option"
         else:
-            layer = next((one for one in _able(item, layers) if one.values.get(name)), None)
+            layer = next(
+                (one for one in layers if one.values.get(name) and one.may_set(item)), None
+            )
             raw = layer.values[name] if layer else item["default"]
             source = layer.source(name) if layer else "default"
         try:
@@ -577,20 +688,22 @@ def load(
             shown = "not allowed" if item["secret"] else repr(raw)
             raise ConfigError(f"{name} is {shown} ({source})", f"allowed: {error}") from error
         sources[name] = source
-    return Settings(
+    loaded = Settings(
         **values,
         directory=directory,
         environment=_merged(layers),
-        own_environment=_merged(tuple(one for one in layers if not one.is_project)),
+        own_environment=_merged(tuple(one for one in layers if not one.project)),
         process_environment=MappingProxyType(dict(environ)),
         owner=f"{_user_name()}@{socket.gethostname()}",
         sources=MappingProxyType(sources),
     )
+    _report_ignored(layers, loaded)
+    return loaded
 
 
 def _merged(layers: tuple[_Layer, ...]) -> Mapping[str, str]:
     """Give the variables of all layers, each with its nearest value."""
-    values = {name: value for layer in reversed(layers) for name, value in layer.values.items()}
+    values = {name: value for layer in reversed(layers) for name, value in layer.forwarded.items()}
     return MappingProxyType(values)
 
 
@@ -607,8 +720,20 @@ def from_here(**options: str | bool | None) -> Settings:
     Raises:
         ConfigError: As `load`, or the current directory is gone.
     """
+    return load(_here(), os.environ, options)
+
+
+def project_file_here() -> tuple[Path, Mapping[str, str]]:
+    """Give the path of the caller's directory's .env file, and the environment.
+
+    Raises:
+        ConfigError: As `project_file`, or the current directory is gone.
+    """
+    return project_file(_here(), os.environ), os.environ
+
+
+def _here() -> Path:
     try:
-        directory = Path.cwd()
+        return Path.cwd()
     except FileNotFoundError as error:
         raise ConfigError("the current directory no longer exists", "cd to another one") from error
-    return load(directory, os.environ, options)

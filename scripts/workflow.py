@@ -9,6 +9,7 @@ from functools import partial
 from typing import IO, TYPE_CHECKING
 
 from scripts import (
+    audit,
     connections,
     inside,
     lifecycle,
@@ -59,6 +60,7 @@ def run(
         TransportLostError: The connection broke for good.
         EndedBySignalError: We were asked to end; so was the program.
     """
+    audit.sandbox(plan.sandbox.name)
     if plan.git.warning:
         log.warning(plan.git.warning)
     once = functools.cache(meanwhile)

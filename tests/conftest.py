@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from scripts import settings
+from scripts import env_file, settings, trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -183,6 +183,12 @@ class Project:
     def write(self, text: str) -> None:
         """Write the project's .env file."""
         self.env_file.write_text(text, encoding="utf-8")
+
+    def agree(self) -> None:
+        """Agree to the project's .env file as it is."""
+        found = env_file.read(self.env_file)
+        assert found
+        trust.agree(self.environ, found)
 
     def write_user_file(self, text: str) -> None:
         """Write the user's .env file."""

@@ -303,7 +303,7 @@ def test_a_key_of_the_configuration(project: Project) -> None:
     assert other.variables["ANTHROPIC_API_KEY"] == "of-environment"
     assert other.variables["ANTHROPIC_MODEL"] == "y"
     del project.environ["ANTHROPIC_API_KEY"]
-    project.write("ANTHROPIC_BASE_URL=https://example.com")
+    project.write_user_file("ANTHROPIC_BASE_URL=https://example.com")
     with pytest.raises(CredentialsError):
         make(project)
 

@@ -190,12 +190,6 @@ def two_lines(project: Project) -> None:
     project.environ["ANTHROPIC_API_KEY"] = "a\nb"
 
 
-def address_of_the_project(project: Project) -> None:
-    """Have a project that says where the model is."""
-    project.environ["ANTHROPIC_API_KEY"] = KEY
-    project.write("ANTHROPIC_BASE_URL=http://127.0.0.1:4000\n")
-
-
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
@@ -205,7 +199,6 @@ def address_of_the_project(project: Project) -> None:
         (all_of_home, "the sandbox sees all of"),
         (bedrock, "CLAUDE_CODE_USE_BEDROCK"),
         (two_lines, "characters that no key has"),
-        (address_of_the_project, "would get your ANTHROPIC_API_KEY"),
     ],
 )
 def test_what_would_make_it_useless_is_refused(
@@ -220,9 +213,22 @@ def test_what_would_make_it_useless_is_refused(
     assert KEY not in str(caught.value)
 
 
+def test_a_project_does_not_choose_who_gets_the_key(project: Project) -> None:
+    """Unless that is agreed to."""
+    project.environ["ANTHROPIC_API_KEY"] = KEY
+    project.write("ANTHROPIC_BASE_URL=https://hostile.example\n")
+
+    before = dict(made(project).brings.shown)["model"]
+    project.agree()
+
+    assert before.startswith("https://api.anthropic.com, by this machine")
+    assert dict(made(project).brings.shown)["model"].startswith("https://hostile.example, by")
+
+
 def test_a_project_with_a_model_that_asks_for_no_key(project: Project) -> None:
-    """May say where that is."""
+    """May say where that is, once that is agreed to."""
     project.write("ANTHROPIC_BASE_URL=http://127.0.0.1:4000\n")
+    project.agree()
 
     assert "http://127.0.0.1:4000, by this machine" in dict(made(project).brings.shown)["model"]
 
@@ -237,8 +243,9 @@ def test_a_copy_has_no_key(project: Project) -> None:
 
 
 def test_a_project_with_a_key_of_its_own(project: Project) -> None:
-    """May say where that goes, if the sandbox does not see the file."""
+    """May say where that goes, if that is agreed to and the sandbox does not see the file."""
     project.write(f"ANTHROPIC_API_KEY={KEY}\nANTHROPIC_BASE_URL=https://a.test\n")
+    project.agree()
 
     found = made(project, NDDT_WORKSPACE="none").brings
 

@@ -409,8 +409,9 @@ def test_a_project_chooses_no_authority(project: Project, tmp_path: Path) -> Non
     """Only the user says whose certificates count where a key is shown."""
     file = tmp_path / "ca.pem"
     file.write_text("-----BEGIN CERTIFICATE-----\n")
+    usual = reverse_proxy.outward(project.load()).ca_certs
     project.write(f"NDDT_CA_CERTS={file}\n")
-    assert reverse_proxy.outward(project.load()).ca_certs == ""
+    assert reverse_proxy.outward(project.load()).ca_certs == usual
 
     project.environ["NDDT_CA_CERTS"] = str(file)
     assert reverse_proxy.outward(project.load()).ca_certs == file.read_text()

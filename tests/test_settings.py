@@ -43,26 +43,26 @@ def test_without_anything_all_is_default(project: Project) -> None:
 @pytest.mark.parametrize(
     ("given_in", "value", "source"),
     [
-        pytest.param("option environment project user", "o", "option", id="option"),
-        pytest.param("environment project user", "e", "environment", id="environment"),
-        pytest.param("project user", "p", "{project}, line 3", id="project"),
-        pytest.param("user", "u", "{user}, line 2", id="user"),
-        pytest.param("", "", "default", id="default"),
+        pytest.param("option environment project user", "1", "option", id="option"),
+        pytest.param("environment project user", "2", "environment", id="environment"),
+        pytest.param("project user", "3", "{project}, line 3", id="project"),
+        pytest.param("user", "4", "{user}, line 2", id="user"),
+        pytest.param("", "22", "default", id="default"),
     ],
 )
 def test_order_of_sources(project: Project, given_in: str, value: str, source: str) -> None:
     """The nearest source counts, and is named with its line."""
     if "environment" in given_in:
-        project.environ["NDDT_NAME"] = "e1"
+        project.environ["NDDT_NODE_VERSION"] = "2"
     if "project" in given_in:
-        project.write("# a comment\n\nNDDT_NAME=p1\n")
+        project.write("# a comment\n\nNDDT_NODE_VERSION=3\n")
     if "user" in given_in:
-        project.write_user_file("OTHER=1\nNDDT_NAME=u1\n")
+        project.write_user_file("OTHER=1\nNDDT_NODE_VERSION=4\n")
 
-    loaded = project.load(name="o1" if "option" in given_in else None)
+    loaded = project.load(node_version="1" if "option" in given_in else None)
 
-    assert loaded.name == (value and f"{value}1")
-    assert loaded.sources["NDDT_NAME"] == source.format(
+    assert loaded.node_version == value
+    assert loaded.sources["NDDT_NODE_VERSION"] == source.format(
         project=project.env_file, user=project.user_file
     )
 
@@ -160,6 +160,7 @@ def test_variables_of_all_layers_can_be_forwarded(project: Project) -> None:
         ),
         ("NDDT_PORTS", "ports", "3000, 8080,3000", (3000, 8080)),
         ("NDDT_PORT_RANGE_START", "port_range_start", "1", 1),
+        ("NDDT_LOG", "log_file", "~/a b", str(Path.home() / "a b")),
         ("NDDT_SSH_FORWARD", "ssh_forward", "keys", "keys"),
         ("NDDT_MODEL_ACCESS", "model_access", "tunnel", "tunnel"),
         ("NDDT_GITHUB_REPOS", "github_repos", "", ()),
@@ -183,22 +184,10 @@ BAD_VALUES = [
     ("NDDT_PROVIDER", "dokcer", "docker"),
     ("NDDT_PROVIDER", "../docker", "docker or daytona"),
     ("NDDT_AGENT", "../claude", "claude"),
-    ("NDDT_COMMAND", 'a "b', "quoted as in a shell"),
-    ("NDDT_ENV_VARS", "A,B-C", "names of variables separated by commas"),
-    ("NDDT_ENV_VARS", "*", "names of variables"),
-    ("NDDT_ENV_VARS", "A=1", "names of variables"),
     ("NDDT_PERSISTENT", "perhaps", "true or false"),
-    ("NDDT_NAME", "-a", "2 to 63 letters, digits and _.-"),
-    ("NDDT_NAME", "a/b", "letters, digits and _.-"),
-    ("NDDT_NAME", "a", "2 to 63"),
-    ("NDDT_NAME", "a" * 64, "2 to 63"),
     ("NDDT_WORKSPACE", "copy", "mount or sync or none"),
-    ("NDDT_WORKSPACE_READONLY", "ro", "true or false"),
     ("NDDT_PORTS", "3000;8080", "ports from 1 to 65535"),
     ("NDDT_PORTS", "0", "ports from 1 to 65535"),
-    ("NDDT_PORT_RANGE_START", "70000", "a port from 1 to 65535"),
-    ("NDDT_GIT_CONFIG", "some", "true or false"),
-    ("NDDT_CLAUDE_CONFIG", "some", "true or false"),
     ("NDDT_TIMEOUT", "-1", "a whole number, 0 or more"),
     ("NDDT_TIMEOUT", "1.5", "a whole number"),
     ("NDDT_TIMEOUT", "9" * 10, "a whole number"),
@@ -209,9 +198,6 @@ BAD_VALUES = [
     ("NDDT_DISK", "-1", "a whole number"),
     ("NDDT_IDLE_MINUTES", "1h", "a whole number"),
     ("NDDT_DELETE_AFTER_HOURS", "7d", "a whole number"),
-    ("NDDT_DAYTONA_SNAPSHOT", "a b", "the name of a snapshot"),
-    ("NDDT_DAYTONA_SNAPSHOT", "/a", "the name of a snapshot"),
-    ("NDDT_DAYTONA_SNAPSHOT", "a/../b?c", "the name of a snapshot"),
     ("NDDT_NODE_VERSION", "latest", "a version such as 22 or 22.11.0"),
     ("NDDT_NODE_VERSION", "22; id", "a version such as"),
     ("NDDT_NODE_VERSION", "२२", "a version such as"),
@@ -277,29 +263,59 @@ def test_each_setting_that_can_be_wrong_is_tried() -> None:
 
 # -- what a project has no say in -----------------------------------------------------------
 
-WHERE_ELSE = "put it into ~/.config/nddt/.env or the environment"
+HOW = "look at it and agree: inv trust"
 OWN = {item["variable"]: item["field"] for item in settings.declared() if item["own"]}
 WIDENING = {
-    *("NDDT_MOUNTS", "NDDT_SSH_FORWARD", "NDDT_SSH_KEYS", "NDDT_GPG_FORWARD"),
-    "NDDT_DOCKER_FORWARD",
-    *("NDDT_NETWORK", "NDDT_ALLOW_HOSTS"),
-    *("NDDT_MODEL_ACCESS", "NDDT_GITHUB_REPOS"),
+    # What of this machine the sandbox gets.
+    *("NDDT_ENV_VARS", "NDDT_MOUNTS", "NDDT_CA_CERTS", "NDDT_GIT_CONFIG", "NDDT_CLAUDE_CONFIG"),
+    *("NDDT_SSH_FORWARD", "NDDT_SSH_KEYS", "NDDT_GPG_FORWARD", "NDDT_DOCKER_FORWARD"),
+    *("NDDT_WORKSPACE_READONLY", "NDDT_PORT_RANGE_START", "NDDT_MODEL_ACCESS"),
+    # What the sandbox reaches.
+    *("NDDT_NETWORK", "NDDT_ALLOW_HOSTS", "NDDT_GITHUB_REPOS"),
+    # How much of this machine.
     *("NDDT_PIDS", "NDDT_READONLY_ROOT"),
+    # A file of this machine that is written to.
+    "NDDT_LOG",
+    # Which sandbox, and what is in it: it gets the user's credentials.
+    *("NDDT_NAME", "NDDT_COMMAND", "NDDT_BASE_IMAGE", "NDDT_DAYTONA_SNAPSHOT"),
 }
 GOOD = {
+    "NDDT_ENV_VARS": "MINE_*",
     "NDDT_MOUNTS": "/mine.example:/x",
     "NDDT_SSH_FORWARD": "agent",
     "NDDT_GPG_FORWARD": "true",
     "NDDT_DOCKER_FORWARD": "host",
-    "NDDT_NETWORK": "none",
+    "NDDT_NETWORK": "allowlist",
     "NDDT_ALLOW_HOSTS": "mine.example",
-    "NDDT_MODEL_ACCESS": "tunnel",
+    "NDDT_MODEL_ACCESS": "env",
     "NDDT_GITHUB_REPOS": "mine/example",
     "NDDT_PIDS": "77",
     "NDDT_READONLY_ROOT": "true",
+    "NDDT_GIT_CONFIG": "true",
+    "NDDT_CLAUDE_CONFIG": "true",
+    "NDDT_WORKSPACE_READONLY": "false",
+    "NDDT_PORT_RANGE_START": "40000",
+    "NDDT_NAME": "mine",
+    "NDDT_LOG": "/mine.example",
+    "NDDT_DAYTONA_SNAPSHOT": "mine",
 }
 """Values of those that do not take an address."""
 BAD_VALUES_OF_THE_USERS_OWN = [
+    ("NDDT_COMMAND", 'a "b', "quoted as in a shell"),
+    ("NDDT_ENV_VARS", "A,B-C", "names of variables separated by commas"),
+    ("NDDT_ENV_VARS", "*", "names of variables"),
+    ("NDDT_ENV_VARS", "A=1", "names of variables"),
+    ("NDDT_NAME", "-a", "2 to 63 letters, digits and _.-"),
+    ("NDDT_NAME", "a/b", "letters, digits and _.-"),
+    ("NDDT_NAME", "a", "2 to 63"),
+    ("NDDT_NAME", "a" * 64, "2 to 63"),
+    ("NDDT_WORKSPACE_READONLY", "ro", "true or false"),
+    ("NDDT_PORT_RANGE_START", "70000", "a port from 1 to 65535"),
+    ("NDDT_GIT_CONFIG", "some", "true or false"),
+    ("NDDT_CLAUDE_CONFIG", "some", "true or false"),
+    ("NDDT_DAYTONA_SNAPSHOT", "a b", "the name of a snapshot"),
+    ("NDDT_DAYTONA_SNAPSHOT", "/a", "the name of a snapshot"),
+    ("NDDT_DAYTONA_SNAPSHOT", "a/../b?c", "the name of a snapshot"),
     ("DAYTONA_API_URL", "app.daytona.io", "an address such as https://"),
     ("DAYTONA_API_URL", "file:///etc/passwd", "an address such as https://"),
     ("DAYTONA_API_URL", "https://user:pass@host/api", "an address such as https://"),
@@ -313,6 +329,7 @@ BAD_VALUES_OF_THE_USERS_OWN = [
     ("NDDT_MOUNTS", "/a:/x,/b:/x/", "each place in the sandbox once"),
     ("NDDT_MOUNTS", "~nobody.example/a:/x", "directories that exist"),
     ("NDDT_SSH_FORWARD", "true", "agent or keys"),
+    *(("NDDT_LOG", path, "begins with / or ~/") for path in ("log", "./log", "~nobody.example/a")),
     ("NDDT_GPG_FORWARD", "agent", "true or false"),
     ("NDDT_DOCKER_FORWARD", "true", "isolated or host"),
     ("NDDT_NETWORK", "closed", "open or allowlist or none"),
@@ -342,8 +359,8 @@ def test_bad_value_of_the_users_own(
         project.load()
 
 
-def test_the_account_is_the_users_own() -> None:
-    """A project that is somebody else's chooses no account, and shows nothing of this machine."""
+def test_what_needs_consent() -> None:
+    """The account, and all that widens what a sandbox gets or reaches."""
     assert set(OWN) == {name for name in VARIABLES if name.startswith("DAYTONA_")} | WIDENING
     assert {item["variable"] for item in settings.declared() if item["secret"]} == {
         "DAYTONA_API_KEY"
@@ -365,7 +382,8 @@ def test_project_cannot_set_the_users_own(
 
     assert "hostile" not in str(getattr(loaded, OWN[variable]))
     assert loaded.sources[variable] == "default"
-    assert messages(caplog) == [f"{variable} ({file}, line 2) is not used — {WHERE_ELSE}"]
+    said = f"{file} is not agreed to, so not used: {variable} (line 2) — {HOW}"
+    assert messages(caplog) == [said]
 
 
 @pytest.mark.parametrize("where", ["environment", "user"])
@@ -466,9 +484,9 @@ def test_values_of_a_file(project: Project, text: str, value: str) -> None:
 
 def test_lines_after_a_value_of_many_lines(project: Project) -> None:
     """Count on."""
-    project.write('A="1\n2\n3"\n\n  \nexport NDDT_NAME=name\n')
+    project.write('A="1\n2\n3"\n\n  \nexport NDDT_TIMEOUT=5\n')
 
-    assert project.load().sources["NDDT_NAME"] == f"{project.env_file}, line 6"
+    assert project.load().sources["NDDT_TIMEOUT"] == f"{project.env_file}, line 6"
 
 
 def test_name_without_a_value_is_not_set(project: Project) -> None:
@@ -504,14 +522,14 @@ def test_any_single_quoted_value_survives(
 
 def test_env_file_is_relative_to_the_directory(project: Project) -> None:
     """As .env itself is."""
-    (project.directory / "team.env").write_text("NDDT_NAME=team\n")
-    project.write("NDDT_NAME=other\n")
+    (project.directory / "team.env").write_text("NDDT_TIMEOUT=1\n")
+    project.write("NDDT_TIMEOUT=2\n")
     project.environ["NDDT_ENV_FILE"] = "team.env"
 
     loaded = project.load()
 
-    assert loaded.name == "team"
-    assert loaded.sources["NDDT_NAME"] == f"{project.directory / 'team.env'}, line 1"
+    assert loaded.timeout_s == 1
+    assert loaded.sources["NDDT_TIMEOUT"] == f"{project.directory / 'team.env'}, line 1"
     assert (loaded.env_file, loaded.sources["NDDT_ENV_FILE"]) == ("team.env", "environment")
 
 
@@ -651,9 +669,9 @@ def test_from_here_reads_this_process(project: Project, monkeypatch: pytest.Monk
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(project.home))
     monkeypatch.setenv("NDDT_TIMEOUT", "5")
-    project.write("NDDT_NAME=here\n")
+    project.write("NDDT_CPUS=3\n")
 
     loaded = settings.from_here(persistent=True)
 
-    assert (loaded.directory, loaded.timeout_s, loaded.name) == (project.directory, 5, "here")
+    assert (loaded.directory, loaded.timeout_s, loaded.cpus) == (project.directory, 5, 3)
     assert loaded.sources["NDDT_PERSISTENT"] == "option"

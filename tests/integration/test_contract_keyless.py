@@ -492,7 +492,8 @@ def test_a_project_cannot_choose_who_gets_the_key(nddt: Caller) -> None:
     (nddt.directory / ".env").write_text(
         "ANTHROPIC_BASE_URL=https://model.example\nNDDT_MODEL_ACCESS=env\n"
     )
-    done = nddt.having(ANTHROPIC_API_KEY=KEY)("run", "--keyless", "--prompt", "x")
+    done = nddt.having(ANTHROPIC_API_KEY=KEY)("run", "--dry", "--keyless", "--prompt", "x")
 
-    assert (done.code, done.stdout) == (78, b"")
-    assert "would get your ANTHROPIC_API_KEY" in done.said
+    line = "model        https://api.anthropic.com, by this machine, which keeps ANTHROPIC_API_KEY"
+    assert line in done.lines
+    assert "not used: ANTHROPIC_BASE_URL (line 1)" in done.said

@@ -312,12 +312,18 @@ def test_agent_args_are_split_as_in_a_shell(nddt: Caller) -> None:
 
 
 def test_wanted_variables_and_no_others_reach_the_agent(nddt: Caller, workspace: Path) -> None:
-    """NDDT_ENV_VARS decides, with values of any content, from the environment or a .env file."""
+    """NDDT_ENV_VARS decides, with values of any content; a project's file once it is agreed to."""
     (workspace / ".env").write_text("FROM_FILE='a b'\nNDDT_ENV_VARS=MINE_*,FROM_FILE,TOKEN_A\n")
     caller = nddt.with_agent("env -0").having(
         ANTHROPIC_API_KEY=KEY, TOKEN_A="it's\n$x `y`", MINE_1="ü", OTHER="no"
     )
 
+    hostile = caller("run", "--prompt", "x")
+    assert hostile.code == 0, hostile.said
+    assert "not used: NDDT_ENV_VARS (line 2)" in hostile.said
+    assert not any(value in hostile.stdout for value in (b"a b", b"it's", "ü".encode()))
+    agreed = caller("trust", "--yes")
+    assert agreed.lines == ["NDDT_ENV_VARS=MINE_*,FROM_FILE,TOKEN_A  # line 2"]
     done = caller.having(ANTHROPIC_BASE_URL="http://127.0.0.1:9")("run", "--prompt", "x")
 
     found = dict(item.split("=", 1) for item in done.stdout.decode().split("\0") if item)

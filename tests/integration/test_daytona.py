@@ -178,7 +178,7 @@ def test_a_token_that_has_expired_is_replaced(cloud: Cloud) -> None:
 
 
 def test_a_projects_files_do_not_choose_the_account(cloud: Cloud) -> None:
-    """Neither by nddt nor by the SDK are they read for that, and a line says so."""
+    """Neither by nddt nor by the SDK are they read for that."""
     hostile = "DAYTONA_API_KEY=evil\nDAYTONA_API_URL=http://127.0.0.1:9/api\nDAYTONA_TARGET=mars\n"
     for name in (".env", ".env.local"):
         (cloud.caller.directory / name).write_text(hostile, encoding="utf-8")
@@ -186,7 +186,6 @@ def test_a_projects_files_do_not_choose_the_account(cloud: Cloud) -> None:
     done = cloud.agent("echo answer")("run", "--prompt", "x")
 
     assert (done.code, done.stdout) == (0, b"answer\n"), done.said
-    assert "DAYTONA_API_KEY" in done.said.splitlines()[0]
     assert all("mars" not in str(one.json) for one in cloud.double.requests())
 
 

@@ -198,7 +198,7 @@ def read(settings: Settings, sandbox_home: str) -> tuple[Provision, dict[str, st
     home = settings.process_environment.get("HOME", "").rstrip("/") or "/root"
     inside = f"{sandbox_home}/.claude"
     places = _places(settings, home, inside)
-    translation = Translation(places, home, inside, settings.environment)
+    translation = Translation(places, home, inside, settings.own_environment)
     kept = translation.settings(read_object(top / "settings.json"))
     state = read_object(_state_file(settings))
     user_servers = translation.servers(state.get("mcpServers"))
