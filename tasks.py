@@ -35,6 +35,7 @@ _HELP = {
     "persistent": "Keep one sandbox per directory and reuse it (NDDT_PERSISTENT).",
     "port": "Port of the sandbox, such as 3000.",
     "ports": "Ports of the sandbox to reach from here, such as 3000,8080 (NDDT_PORTS).",
+    "profile": "Its walls: open, standard, strict or airgap (NDDT_PROFILE).",
     "provider": "Where sandboxes run: docker or daytona (NDDT_PROVIDER).",
     "timeout": "End the run after this many seconds; default 0, never (NDDT_TIMEOUT).",
     "verbose": "Show what is done, on stderr.",
@@ -64,6 +65,7 @@ def _several(values: list[str] | None) -> str | None:
         "timeout",
         "ports",
         "mount",
+        "profile",
         "keyless",
         "demo",
         "yes",
@@ -96,6 +98,7 @@ def run(
     timeout: str | None = None,
     ports: str | None = None,
     mount: list[str] | None = None,
+    profile: str | None = None,
     keyless: bool = False,
     demo: bool = False,
     yes: bool = False,
@@ -109,6 +112,7 @@ def run(
         timeout=timeout,
         ports=ports,
         mounts=_several(mount),
+        profile=profile,
         keyless=keyless,
         yes=yes,
         verbose=verbose,
@@ -142,35 +146,37 @@ def _life_cycle(provider: str | None) -> dict[str, NddtTask]:
         """Build the sandbox's image, if anything in it changed."""
         commands.build_image(common(c, None, yes, verbose))
 
-    @task(iterable=["mount"], help=_help("name", "mount", "yes", "verbose"))
+    @task(iterable=["mount"], help=_help("name", "mount", "profile", "yes", "verbose"))
     def create_sandbox(
         c: Context,
         name: str | None = None,
         mount: list[str] | None = None,
+        profile: str | None = None,
         yes: bool = False,
         verbose: bool = False,
     ) -> None:
         """Make this directory's sandbox, or start it."""
         one = common(c, name, yes, verbose)
-        commands.create_sandbox(replace(one, mounts=_several(mount)))
+        commands.create_sandbox(replace(one, mounts=_several(mount), profile=profile))
 
-    @task(help=_help("name", "ports", "keyless", "demo", "yes", "verbose"))
+    @task(help=_help("name", "ports", "profile", "keyless", "demo", "yes", "verbose"))
     def attach(
         c: Context,
         name: str | None = None,
         ports: str | None = None,
+        profile: str | None = None,
         keyless: bool = False,
         demo: bool = False,
         yes: bool = False,
         verbose: bool = False,
     ) -> int:
         """Come back to the agent in this directory's sandbox."""
-        one = replace(common(c, name, yes, verbose), ports=ports, keyless=keyless)
+        one = replace(common(c, name, yes, verbose), ports=ports, profile=profile, keyless=keyless)
         return commands.attach(one, demo=demo)
 
     @task(
         iterable=["mount"],
-        help=_help("name", "command", "ports", "mount", "keyless", "yes", "verbose"),
+        help=_help("name", "command", "ports", "mount", "profile", "keyless", "yes", "verbose"),
     )
     def shell(
         c: Context,
@@ -178,14 +184,14 @@ def _life_cycle(provider: str | None) -> dict[str, NddtTask]:
         command: str | None = None,
         ports: str | None = None,
         mount: list[str] | None = None,
+        profile: str | None = None,
         keyless: bool = False,
         yes: bool = False,
         verbose: bool = False,
     ) -> int:
         """Open a shell in the sandbox, or run one command."""
-        one = replace(
-            common(c, name, yes, verbose), ports=ports, mounts=_several(mount), keyless=keyless
-        )
+        one = replace(common(c, name, yes, verbose), ports=ports, mounts=_several(mount))
+        one = replace(one, profile=profile, keyless=keyless)
         return commands.shell(one, command)
 
     @task(name="list", help=_help("all-owners", "json", "verbose"))
@@ -366,10 +372,10 @@ def trust(c: Context, revoke: bool = False, yes: bool = False) -> None:
     commands.trust_project(revoked=revoke, yes=yes, dry=_dry(c))
 
 
-@task
-def config(c: Context) -> None:
+@task(help=_help("profile", security="Show what a sandbox may do, instead."))
+def config(c: Context, profile: str | None = None, security: bool = False) -> None:
     """Show every setting, its value and where it comes from."""
-    commands.show_settings()
+    commands.show_settings(profile=profile, about_security=security)
 
 
 @task(help=_help("yes", only="Run only tests whose names match, such as 'ssh and not slow'."))

@@ -58,6 +58,7 @@ class Common:
     timeout: str | None = None
     ports: str | None = None
     mounts: str | None = None
+    profile: str | None = None
     keyless: bool = False
     yes: bool = False
     verbose: bool = False
@@ -73,6 +74,7 @@ class Common:
             timeout_s=self.timeout,
             ports=self.ports,
             mounts=self.mounts,
+            profile=self.profile,
             model_access="tunnel" if self.keyless else None,
         )
         if not self.dry:
@@ -599,10 +601,16 @@ def _shown(name: str, value: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def show_settings() -> None:
-    """Print every setting, its value and where it comes from."""
+def show_settings(*, profile: str | None, about_security: bool) -> None:
+    """Print every setting, its value and where it comes from, or what a sandbox may do."""
     console.set_up_logging(verbose=False)
-    loaded = settings.from_here()
+    loaded = settings.from_here(profile=profile)
+    if about_security:
+        from scripts import posture  # noqa: PLC0415  (only for this)
+
+        chosen = lifecycle.work_with(loaded, loaded.provider).settings
+        print(console.table(posture.rows(chosen)))
+        return
     for item in settings.declared():
         value = getattr(loaded, item["field"])
         shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from scripts import allowlist, env_file, env_forward, trust
 from scripts.errors import ConfigError
+from scripts.profiles import PROFILES, STANDARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -207,6 +208,16 @@ def _variable(
 class Settings:
     """All settings of one command, each with the place it comes from."""
 
+    profile: str = _variable(
+        "NDDT_PROFILE",
+        _choice(*PROFILES),
+        STANDARD,
+        "What sandboxes may do where it is not set one by one: open, standard, strict, or airgap; "
+        "inv config --security shows it. A project's .env sets strict and airgap; others only "
+        "after inv trust.",
+        own=True,
+        narrow=("strict", "airgap"),
+    )
     provider: str = _variable(
         "NDDT_PROVIDER",
         _choice("docker", "daytona"),
@@ -391,16 +402,17 @@ class Settings:
         _count,
         "4096",
         "Processes and threads that a sandbox of Docker's may have at a time; 0 means no limit. "
-        "A project's .env file cannot set this.",
+        "A project's .env sets it only after inv trust.",
         own=True,
     )
     readonly_root: bool = _variable(
         "NDDT_READONLY_ROOT",
         _boolean,
         "false",
-        "Let a sandbox of Docker's change only /workspace, its home directory, /tmp and /var/tmp; "
-        "a project's .env file cannot set this.",
+        "Let a sandbox of Docker's change only /workspace, its home directory, /tmp and /var/tmp. "
+        "A project's .env sets false only after inv trust.",
         own=True,
+        narrow=(True,),
     )
     disk_gib: int = _variable(
         "NDDT_DISK",
@@ -680,8 +692,11 @@ def load(
             layer = next(
                 (one for one in layers if one.values.get(name) and one.may_set(item)), None
             )
-            raw = layer.values[name] if layer else item["default"]
+            profile = PROFILES.get(values.get("profile", STANDARD), {})
+            raw = layer.values[name] if layer else profile.get(name, item["default"])
             source = layer.source(name) if layer else "default"
+            if not layer and name in profile:
+                source = f"profile {values['profile']}"
         try:
             values[item["field"]] = item["parse"](raw.strip())
         except ValueError as error:

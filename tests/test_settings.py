@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scripts import settings
 from scripts.allowlist import Rule
 from scripts.errors import ConfigError
+from scripts.profiles import PROFILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -272,7 +273,8 @@ WIDENING = {
     *("NDDT_WORKSPACE_READONLY", "NDDT_PORT_RANGE_START", "NDDT_MODEL_ACCESS"),
     # What the sandbox reaches.
     *("NDDT_NETWORK", "NDDT_ALLOW_HOSTS", "NDDT_GITHUB_REPOS"),
-    # How much of this machine.
+    # All of it, and how much of this machine.
+    "NDDT_PROFILE",
     *("NDDT_PIDS", "NDDT_READONLY_ROOT"),
     # A file of this machine that is written to.
     "NDDT_LOG",
@@ -285,12 +287,13 @@ GOOD = {
     "NDDT_SSH_FORWARD": "agent",
     "NDDT_GPG_FORWARD": "true",
     "NDDT_DOCKER_FORWARD": "host",
+    "NDDT_PROFILE": "open",
     "NDDT_NETWORK": "allowlist",
     "NDDT_ALLOW_HOSTS": "mine.example",
     "NDDT_MODEL_ACCESS": "env",
     "NDDT_GITHUB_REPOS": "mine/example",
     "NDDT_PIDS": "77",
-    "NDDT_READONLY_ROOT": "true",
+    "NDDT_READONLY_ROOT": "false",
     "NDDT_GIT_CONFIG": "true",
     "NDDT_CLAUDE_CONFIG": "true",
     "NDDT_WORKSPACE_READONLY": "false",
@@ -339,6 +342,7 @@ BAD_VALUES_OF_THE_USERS_OWN = [
     ("NDDT_GITHUB_REPOS", "mine", "OWNER/NAME"),
     ("NDDT_GITHUB_REPOS", "mine/a,mine/..", "OWNER/NAME"),
     ("NDDT_GITHUB_REPOS", "https://github.com/a/b", "OWNER/NAME"),
+    ("NDDT_PROFILE", "secure", "open or standard or strict or airgap"),
     ("NDDT_PIDS", "many", "a whole number"),
     ("NDDT_READONLY_ROOT", "root", "true or false"),
 ]
@@ -675,3 +679,38 @@ def test_from_here_reads_this_process(project: Project, monkeypatch: pytest.Monk
 
     assert (loaded.directory, loaded.timeout_s, loaded.cpus) == (project.directory, 5, 3)
     assert loaded.sources["NDDT_PERSISTENT"] == "option"
+
+
+# -- profiles -------------------------------------------------------------------------------
+
+
+def test_profiles_set_what_is_not_set_one_by_one(project: Project) -> None:
+    """Its source is the profile; a setting of the user's own wins."""
+    airgap = project.load(profile="airgap")
+    project.environ["NDDT_NETWORK"] = "open"
+    project.environ["NDDT_PROFILE"] = "strict"
+    strict = project.load()
+
+    assert (airgap.network, airgap.model_access, airgap.readonly_root) == ("none", "tunnel", True)
+    assert airgap.sources["NDDT_NETWORK"] == "profile airgap"
+    assert (strict.network, strict.model_access) == ("open", "tunnel")
+    assert strict.sources["NDDT_NETWORK"] == "environment"
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profiles_are_made_of_settings(project: Project, name: str) -> None:
+    """Each of their values is one that the setting allows."""
+    loaded = project.load(profile=name)
+
+    for item in settings.declared():
+        if item["variable"] in PROFILES[name]:
+            wanted = item["parse"](PROFILES[name][item["variable"]])
+            assert getattr(loaded, item["field"]) == wanted
+
+
+def test_a_project_can_close_but_not_open(project: Project) -> None:
+    """Its file may ask for a stricter profile, which the user's own choice still outdoes."""
+    (project.directory / ".env").write_text("NDDT_PROFILE=airgap\n")
+    assert project.load().network == "none"
+    (project.directory / ".env").write_text("NDDT_PROFILE=open\n")
+    assert project.load().profile == "standard"

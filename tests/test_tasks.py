@@ -275,7 +275,7 @@ def test_config_shows_lists(
     for name, value in values.items():
         monkeypatch.setenv(name, value)
 
-    commands.show_settings()
+    commands.show_settings(profile=None, about_security=False)
 
     shown = capsys.readouterr().out.splitlines()
     assert {f"{name}={value}  # environment" for name, value in values.items()} <= set(shown)

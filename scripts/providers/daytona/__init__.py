@@ -97,11 +97,13 @@ def check_mount(settings: Settings) -> None:
 
 def check_limits(settings: Settings) -> None:
     """Refuse what is a container's: the platform confines its sandboxes in its own way."""
-    for name, value, default in (
-        ("NDDT_PIDS", settings.pids, settings.sources["NDDT_PIDS"] == "default"),
-        ("NDDT_READONLY_ROOT", settings.readonly_root, not settings.readonly_root),
+    for name, value in (
+        ("NDDT_PIDS", settings.pids),
+        ("NDDT_READONLY_ROOT", settings.readonly_root),
     ):
-        if not default:
+        # What a profile wants counts where it can be had.
+        is_wanted = not settings.sources[name].startswith(("default", "profile"))
+        if is_wanted and value:
             problem = f"{name}={str(value).lower()} ({settings.sources[name]}) needs Docker"
             raise ConfigError(f"{problem}, Daytona has no such limit", "take it away")
 
