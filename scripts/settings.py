@@ -391,16 +391,17 @@ class Settings:
         _count,
         "4096",
         "Processes and threads that a sandbox of Docker's may have at a time; 0 means no limit. "
-        "A project's .env file cannot set this.",
+        "A project's .env sets it only after inv trust.",
         own=True,
     )
     readonly_root: bool = _variable(
         "NDDT_READONLY_ROOT",
         _boolean,
         "false",
-        "Let a sandbox of Docker's change only /workspace, its home directory, /tmp and /var/tmp; "
-        "a project's .env file cannot set this.",
+        "Let a sandbox of Docker's change only /workspace, its home directory, /tmp and /var/tmp. "
+        "A project's .env sets false only after inv trust.",
         own=True,
+        narrow=(True,),
     )
     disk_gib: int = _variable(
         "NDDT_DISK",

@@ -290,7 +290,7 @@ GOOD = {
     "NDDT_MODEL_ACCESS": "env",
     "NDDT_GITHUB_REPOS": "mine/example",
     "NDDT_PIDS": "77",
-    "NDDT_READONLY_ROOT": "true",
+    "NDDT_READONLY_ROOT": "false",
     "NDDT_GIT_CONFIG": "true",
     "NDDT_CLAUDE_CONFIG": "true",
     "NDDT_WORKSPACE_READONLY": "false",
