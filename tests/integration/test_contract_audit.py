@@ -37,8 +37,7 @@ def test_each_action_has_a_line_without_secrets(nddt: Caller, tmp_path: Path) ->
         ("stop", [name], 0),
         ("cleanup", [name], 0),
     ]
-    assert {(one["provider"], one["workspace"]) for one in lines} == {
-        (nddt.provider, str(nddt.directory))
-    }
+    shown = "" if nddt.environ.get("NDDT_WORKSPACE") == "none" else str(nddt.directory)
+    assert {(one["provider"], one["workspace"]) for one in lines} == {(nddt.provider, shown)}
     assert "private" not in text
     assert KEY not in text
