@@ -323,12 +323,12 @@ def watched(
     if not places:
         yield
         return
-    memory = _place(environ, directory) / "before.json"
-    # There is one if a session still goes on, or has been killed.
-    before = {(str(a), str(b)): Found(*c) for a, b, c in _load(memory) if isinstance(c, list)}
-    before = {key: one for key, one in before.items() if key[0] in map(str, places)}
-    went_on = bool(before)
-    if not went_on:
+    which = naming.digest(map(str, places), 8)
+    memory = _place(environ, directory) / f"before-{which}.json"
+    went_on = memory.exists()  # a session still goes on, or has been killed
+    if went_on:
+        before = {(str(a), str(b)): Found(*c) for a, b, c in _load(memory) if isinstance(c, list)}
+    else:
         before = look(places)
         _save(memory, ((*key, one) for key, one in before.items()))
     is_over = False

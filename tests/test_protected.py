@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -219,7 +220,9 @@ def test_what_has_changed_once_more_is_left(project: Project) -> None:
 
 
 def test_a_session_that_is_killed_or_goes_on_is_told_of_by_the_next(project: Project) -> None:
-    """With the state before it."""
+    """With the state before it, and if that was nothing."""
+    (project.directory / ".envrc").unlink()
+    shutil.rmtree(project.directory / ".git")
     with project.watched(goes_on=True):
         pass
     project.write(HOOK, "evil")
@@ -228,7 +231,7 @@ def test_a_session_that_is_killed_or_goes_on_is_told_of_by_the_next(project: Pro
         pass
 
     assert project.changed() == [f"{HOOK} (added)"]
-    assert not list(project.directory.parent.glob("state/nddt/protected/*/before.json"))
+    assert not list(project.directory.parent.glob("state/nddt/protected/*/before*"))
 
 
 def test_what_goes_on_is_not_forgotten_by_what_is_short(project: Project) -> None:
