@@ -47,7 +47,7 @@ if ! runs rootlesskit; then
     command -v rootlesskit >/dev/null || fail "it was made without — make it anew: inv cleanup"
     [ -w {tun} ] || fail "{tun} is not there for all — on the engine's machine: chmod 666 {tun}"
     # Of a daemon that was killed; some of it belongs to other users of its namespace.
-    rm -rf "$d" 2>/dev/null || rootlesskit rm -rf "$d"
+    rm -rf "$d" "$d.log" 2>/dev/null || rootlesskit rm -rf "$d"
     mkdir -m 700 "$d"
     env -i PATH="$PATH" HOME="$HOME" XDG_RUNTIME_DIR="$d" setsid sh >"$d.log" 2>&1 9>&- <<'NDDT' &
 {exports}

@@ -396,7 +396,8 @@ class Docker:
         """Give our containers."""
         form = '{{.Names}}\t{{.State}}\t{{.Label "nddt.workspace"}}'
         lines = _output("docker", "ps", "--all", "--filter", "label=nddt", "--format", form)
-        rows = [line.split("\t") for line in lines.splitlines()]
+        # Of a container that goes meanwhile the engine writes half a line.
+        rows = [line.split("\t") for line in lines.splitlines() if line.count("\t") == 2]
         return {
             name: state
             for name, state, workspace in rows
