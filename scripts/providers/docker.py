@@ -420,7 +420,10 @@ def _client(settings: Settings) -> Iterator[Any]:
             client.close()
     except APIError as error:
         reason = str(error.explanation or error).splitlines()[0][:200]
-        raise CannotCreateError(f"the engine refused: {reason}", "see the engine's log") from error
+        next_step = "see the engine's log"
+        if "source path does not exist" in reason:  # what a stopped sandbox shows was removed
+            next_step = "make it again, or remove the sandbox: inv docker.cleanup"
+        raise CannotCreateError(f"the engine refused: {reason}", next_step) from error
     except DockerException as error:
         podman = "start its socket: systemctl --user start podman.socket"
         raise UnavailableError(
