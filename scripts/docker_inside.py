@@ -37,7 +37,8 @@ _START = """\
 d={place}
 exec 9>"$d.lock" && flock 9
 answers() {{ docker --host "unix://$d/docker.sock" version; }} >/dev/null 2>&1
-reason() {{ grep -vE 'rootlesskit.*(exited|EOF)' "$d.log" | tail -n 1 | cut -c 1-400; }}
+told() {{ grep -vE 'rootlesskit.*(exited|EOF)' "$d.log" || cat "$d.log"; }}
+reason() {{ told | tail -n 1 | cut -c 1-400; }}
 fail() {{ echo "nddt: Docker in the sandbox does not start: $1" >&2; exit 1; }}
 runs() {{ grep -qse "$1" "/proc/$p/cmdline"; }}  # of a zombie, that is empty
 answers && exit

@@ -111,10 +111,10 @@ class Copies:
             after = {p: (one.entry, trees.there.get(p)) for p, one in outcomes.items()}
             _take_note(report, base, outcomes, after, digests)
         for path in {*report.conflicts, *(p for p in blocked if p in trees.there)}:
-            here, there = base.get(path, reconcile.NEVER).here, trees.there.get(path)
-            # What had no room here is to go there, too.
-            is_blocked = here is None and tree.look(str(self.here), path) is None
-            base[path] = Known(there if is_blocked else here, there, "")
+            # What had no place here was as if it had: so what is here replaces it there, too.
+            there = trees.there.get(path)
+            here = there if path in blocked else base.get(path, reconcile.NEVER).here
+            base[path] = Known(here, there, "")
         self._remember(base)
         return report
 

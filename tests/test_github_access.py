@@ -239,7 +239,7 @@ def test_a_remote_after_the_first_time_counts_for_nothing(
 ) -> None:
     """Also where there was none."""
     project.environ["XDG_STATE_HOME"] = str(tmp_path / "state")
-    with caplog.at_level("INFO"), held(project).brings.served():
+    with caplog.at_level("INFO", logger="nddt"), held(project).brings.served():
         assert "no repository" in caplog.text
     remote(project, "origin", "https://github.com/me/payroll")
 

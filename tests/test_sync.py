@@ -234,6 +234,24 @@ def test_a_conflict_keeps_both(both: Both) -> None:
     assert contents(both.here) == contents(both.there) == {"a": ("f", 0o644, b"here")}
 
 
+def test_a_link_in_place_of_a_directory(both: Both) -> None:
+    """What is in the directory has changed here: it stays, and replaces the link there."""
+    (both.here / "c").mkdir()
+    (both.here / "c/b").write_text("base")
+    both.copies.push()
+    shutil.rmtree(both.there / "c")
+    (both.there / "c").symlink_to("elsewhere")
+    (both.here / "c/b").write_text("here")
+
+    report = both.copies.pull()
+
+    assert "c" in report.conflicts
+    assert (both.here / report.saved / "c").readlink() == Path("elsewhere")
+    both.copies.push()
+    assert contents(both.here) == contents(both.there)
+    assert (both.here / "c/b").read_text() == "here"
+
+
 def test_a_file_that_appears_meanwhile_is_not_overwritten(both: Both) -> None:
     """Such as an ignored one, at a place where the sandbox has made another."""
     (both.here / ".gitignore").write_text("x\n")
