@@ -40,11 +40,8 @@ answers() {{ docker --host "unix://$d/docker.sock" version; }} >/dev/null 2>&1
 told() {{ grep -vE 'rootlesskit.*(exited|EOF)' "$d.log" || cat "$d.log"; }}
 reason() {{ told | tail -n 1 | cut -c 1-400; }}
 fail() {{ echo "nddt: Docker in the sandbox does not start: $1" >&2; exit 1; }}
-runs() {{ grep -qse "$1" "/proc/$p/cmdline"; }}  # of a zombie, that is empty
-answers && exit
-p=$(cat "$d.pid" 2>/dev/null)
-# A session that was ended while it waited has left one that is about to answer.
-if ! runs rootlesskit; then
+alive() {{ grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$p/status"; }}
+begin() {{
     command -v rootlesskit >/dev/null || fail "it was made without — make it anew: inv cleanup"
     [ -w {tun} ] || fail "{tun} is not there for all — on the engine's machine: chmod 666 {tun}"
     # Of a daemon that was killed; some of it belongs to other users of its namespace.
@@ -62,10 +59,19 @@ exec </dev/null "$@" rootlesskit --state-dir="$XDG_RUNTIME_DIR/rootlesskit" \\
 NDDT
     p=$!
     echo "$p" >"$d.pid"
-fi
+}}
+answers && exit
+# One that another session has begun may be about to answer, or about to end.
+p=$(cat "$d.pid" 2>/dev/null)
+grep -qse rootlesskit "/proc/$p/cmdline" || p=
+own=
 for i in $(seq 600); do
     answers && exit
-    runs . || fail "$(reason)"
+    if ! alive; then
+        [ -z "$own" ] || fail "$(reason)"
+        begin
+        own=yes
+    fi
     sleep 0.1
 done
 kill "$p"
