@@ -119,10 +119,14 @@ def test_an_exchange_survives_a_cut_connection(
     took, broke = 0.0, 0
     for moment in range(MOMENTS + 1):
         expected = prepare(both, keeping)
-        began = time.monotonic()
         running = keeping.start(task, "--verbose")
+        assert running.stderr
+        for line in running.stderr:
+            if b" tree /workspace" in line:  # now both sides are looked at
+                break
+        began = time.monotonic()
         if moment:
-            time.sleep(took * moment / (MOMENTS + 1))
+            time.sleep(took * (moment - 1) / MOMENTS)
             cloud.double.cut_connections()
 
         done = end(running)
@@ -151,7 +155,8 @@ def test_work_behind_a_broken_network_is_fetched_later(cloud: Cloud, keeping: Ca
     done = end(running, 60)
     cloud.double.resume_gateway()
 
-    assert done.code == 130
+    # In the double's short minutes the sandbox may have become idle before.
+    assert done.code in {74, 130}
     assert f"fetch it with: inv pull --name {name}" in done.said
     assert not (caller.directory / "work").exists()
     pulled = caller("pull", "--name", name)
