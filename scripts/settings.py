@@ -578,16 +578,6 @@ def widening(values: Mapping[str, str]) -> tuple[str, ...]:
     )
 
 
-def read_env_file(path: Path) -> tuple[dict[str, str], dict[str, int]]:
-    """Read a .env file: values and line numbers by name; both empty if there is none.
-
-    Raises:
-        ConfigError: It is not readable, or a line is not `NAME=value`.
-    """
-    found = env_file.read(path)
-    return found.parse() if found else ({}, {})
-
-
 def user_directory(environ: Mapping[str, str]) -> Path:
     """Give the directory of the user's own configuration; it need not exist."""
     home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "/"), ".config")  # noqa: PTH118

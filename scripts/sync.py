@@ -421,8 +421,10 @@ def _rsync_shown(argv: Sequence[str], listed: bytes, title: str) -> process.Resu
     """Run rsync, and show at a terminal how far it is."""
     log.info("%s", title)
     # What macOS has by that name cannot tell.
-    can_tell = "rsync  version 3" in process.capture((argv[0], "--version")).stdout
-    if not (can_tell and console.is_terminal(2)):
+    if not (
+        console.is_terminal(2)
+        and "rsync  version 3" in process.capture((argv[0], "--version")).stdout
+    ):
         return process.capture(argv, stdin=listed)
     show = console.progress(title)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts import settings
+from scripts import env_file, settings
 from scripts.allowlist import Rule
 from scripts.errors import ConfigError
 from scripts.profiles import PROFILES
@@ -518,7 +518,9 @@ def test_any_single_quoted_value_survives(
     quoted = re.sub(r"([\\'])", r"\\\1", value.replace("${", "$ {"))
     file.write_text(f"A='{quoted}'\n", encoding="utf-8")
 
-    assert settings.read_env_file(file)[0] == {"A": value.replace("${", "$ {")}
+    found = env_file.read(file)
+    assert found
+    assert found.parse()[0] == {"A": value.replace("${", "$ {")}
 
 
 # -- the file itself ------------------------------------------------------------------------

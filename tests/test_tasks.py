@@ -14,7 +14,7 @@ import pytest
 
 import scripts
 import tasks
-from scripts import agents, commands, ports, providers, settings
+from scripts import agents, commands, env_file, ports, providers, settings
 from scripts.cli import NddtTask
 
 if TYPE_CHECKING:
@@ -186,7 +186,9 @@ def test_env_example_has_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text(text, encoding="utf-8")
 
-    assert settings.read_env_file(file) == ({}, {})
+    found = env_file.read(file)
+    assert found
+    assert found.parse() == ({}, {})
     assert set(re.findall(rf"^# ({VARIABLE})=", text, re.MULTILINE)) == set(DECLARED)
 
 

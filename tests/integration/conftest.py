@@ -93,19 +93,24 @@ def outside(request: pytest.FixtureRequest, mine: Mine) -> Iterator[Outside]:
     made.close()
 
 
-@pytest.fixture(scope="session")
-def provider(outside: Outside, environ: Mapping[str, str], base: Path) -> str:
-    """Name the provider, with the image built, which stays."""
-    name = type(outside).__name__.lower()
+def build_image(provider: str, environ: Mapping[str, str], directory: Path) -> None:
+    """Build a provider's image, if it is not there."""
     done = subprocess.run(
-        (REPOSITORY / "nddt", f"{name}.build-image"),
-        env={**environ, **outside.environ()},
-        cwd=base,
+        (REPOSITORY / "nddt", f"{provider}.build-image"),
+        env=environ,
+        cwd=directory,
         check=False,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def provider(outside: Outside, environ: Mapping[str, str], base: Path) -> str:
+    """Name the provider, with the image built, which stays."""
+    name = type(outside).__name__.lower()
+    build_image(name, {**environ, **outside.environ()}, base)
     return name
 
 

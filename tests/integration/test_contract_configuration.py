@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.contract import KEY, Caller, Terminal
+from tests.integration.test_contract_terminal import say
 from tests.scripted_model import text, tool
 
 if TYPE_CHECKING:
@@ -275,13 +276,9 @@ def test_a_conversation_with_the_login_asks_nothing(
 
     with Terminal(with_own_model(nddt, configuration, scripted), "run", "--yolo") as terminal:
         assert terminal.shows("bypass permissions on"), terminal.text
-        terminal.type("Say hello")
-        assert terminal.shows("Say hello"), terminal.text
-        terminal.type("\r")
+        say(terminal, "Say hello")
         assert terminal.shows("Hello from the script."), terminal.text
-        terminal.type("/exit")
-        assert terminal.shows("/exit"), terminal.text
-        terminal.type("\r")
+        say(terminal, "/exit")
         assert terminal.code() == 0, terminal.text
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.conftest import ON_DOCKER
-from tests.integration.contract import KEY, REPOSITORY, Caller, Done, end, ended, eventually
+from tests.integration.conftest import ON_DOCKER, build_image
+from tests.integration.contract import KEY, Caller, Done, end, ended, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,15 +41,7 @@ def isolated(
 ) -> Mapping[str, str]:
     """The settings of a sandbox with a daemon of its own, whose image is built."""
     wanted = {"NDDT_DOCKER_FORWARD": "isolated"}
-    done = subprocess.run(
-        (REPOSITORY / "nddt", f"{provider}.build-image"),
-        env={**environ, **outside.environ(), **wanted},
-        cwd=base,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    build_image(provider, {**environ, **outside.environ(), **wanted}, base)
     return wanted
 
 

@@ -19,6 +19,7 @@ import pytest
 from tests.github_double import GitHub
 from tests.integration.conftest import ON_DOCKER
 from tests.integration.contract import Caller, Terminal, end, ended
+from tests.integration.test_contract_terminal import say
 from tests.scripted_model import text
 
 if TYPE_CHECKING:
@@ -164,13 +165,9 @@ def test_a_first_conversation_asks_nothing(
 
     with Terminal(keyless(nddt, scripted.url), "run", "--yolo") as terminal:
         assert terminal.shows("bypass permissions on"), terminal.text
-        terminal.type("Say hello")
-        assert terminal.shows("Say hello"), terminal.text
-        terminal.type("\r")
+        say(terminal, "Say hello")
         assert terminal.shows("Hello from the script."), terminal.text
-        terminal.type("/exit")
-        assert terminal.shows("/exit"), terminal.text
-        terminal.type("\r")
+        say(terminal, "/exit")
         assert terminal.code() == 0, terminal.text
     assert scripted.conversation[0].headers["x-api-key"] == KEY
 
