@@ -13,12 +13,13 @@ from scripts import ports, ssh
 from scripts.errors import PortTakenError, UnavailableError
 from scripts.ports import Opening
 from scripts.ssh import OpenPort, SamePort
+from tests.own_ports import own_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-START = 31000
+START = own_port(200)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration.contract import Caller, Done, end, ended, eventually, processes
+from tests.own_ports import own_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.integration.contract import Outside
 
-PORT = 31190
+PORT = own_port(100)
 
 
 @dataclass(frozen=True, kw_only=True)

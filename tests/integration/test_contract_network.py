@@ -26,6 +26,7 @@ from tests.integration.contract import (
     ended,
     eventually,
 )
+from tests.own_ports import own_port
 from tests.scripted_model import text
 
 if TYPE_CHECKING:
@@ -327,7 +328,7 @@ def test_a_model_on_this_machine(
 
 def test_files_and_ports(kept: Caller) -> None:
     """Do not need it: they come by ssh."""
-    caller = kept.having(NDDT_NETWORK="none", NDDT_PORT_RANGE_START="31300")
+    caller = kept.having(NDDT_NETWORK="none", NDDT_PORT_RANGE_START=str(own_port(110)))
     name = caller.make_sandbox()
     (caller.directory / "notes.txt").write_text("here")
 

@@ -22,6 +22,7 @@ from tests.integration.contract import (
     ended,
     eventually,
 )
+from tests.own_ports import own_port
 from tests.scripted_model import text, tool
 
 if TYPE_CHECKING:
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
     from tests.integration.contract import Outside
     from tests.scripted_model import ScriptedModel
 
-START = 31100
+START = own_port(0)
 SERVE = "cd /tmp; echo served >it; python3 -m http.server 3000 >/dev/null 2>&1"
 """Serves a file in the sandbox, until it is ended."""
 
 
 @pytest.fixture
 def here(nddt: Caller) -> Caller:
-    """Somebody whose ports begin where nobody else's tests have theirs."""
+    """Somebody whose ports begin where no other tests have theirs."""
     return nddt.having(NDDT_PORT_RANGE_START=str(START))
 
 
