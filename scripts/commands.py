@@ -390,25 +390,33 @@ def deny(common: Common, host: str) -> None:
     print(network.deny(common.work().settings, host))
 
 
-def _copy_of(common: Common) -> tuple[Work, Sandbox, Line]:
-    """Find the sandbox that has a copy of this directory, and the way there."""
+def _copy_of(common: Common) -> tuple[Work, Path, Line, Sandbox | None]:
+    """Find a sandbox's copy of a directory.
+
+    Returns:
+        Also that directory, the way to the copy, and the sandbox if it had to be looked up.
+    """
     work = replace(common, persistent=True).work()
-    found = lifecycle.existing(work, housekeeping.this_name(work))
+    name = housekeeping.this_name(work)
+    work = replace(work, settings=replace(work.settings, name=name))
+    if known := connections.known_copy(work, lifecycle.wanted(work)):
+        return work, *known, None
+    found = lifecycle.existing(work, name)
     if not found.is_synced:
         raise UsageError(
             f"sandbox {found.name} has no copy of the directory",
             "NDDT_WORKSPACE=sync makes one that has",
         )
-    work = replace(work, settings=replace(work.settings, name=found.name))
-    return work, found, connections.existing_line(work, lifecycle.wanted(work))
+    line = connections.existing_line(work, lifecycle.wanted(work))
+    return work, Path(found.workspace), line, found
 
 
 def push(common: Common) -> int:
     """Send what has changed here to the sandbox's copy."""
     from scripts import workspace  # noqa: PLC0415  (only for copies)
 
-    work, found, line = _copy_of(common)
-    report = workspace.push(work, line, Path(found.workspace))
+    work, directory, line, _ = _copy_of(common)
+    report = workspace.push(work, line, directory)
     return DataError.exit_code if report.conflicts or report.failed else 0
 
 
@@ -416,11 +424,10 @@ def pull(common: Common) -> int:
     """Bring back what has changed in the sandbox's copy."""
     from scripts import workspace  # noqa: PLC0415  (only for copies)
 
-    work, found, line = _copy_of(common)
-    directory = Path(found.workspace)
+    work, directory, line, found = _copy_of(common)
     with protected.watched(work.environ, work.settings.directory, (directory,)):
         report = workspace.pull(work, line, directory)
-    if housekeeping.is_orphaned(found):
+    if found and housekeeping.is_orphaned(found):
         lifecycle.remove_passed(work, found)
     return DataError.exit_code if report.conflicts else 0
 
@@ -429,8 +436,8 @@ def diff(common: Common) -> None:
     """Show what `pull` would bring."""
     from scripts import workspace  # noqa: PLC0415  (only for copies)
 
-    work, found, line = _copy_of(common)
-    with workspace.compared(work, line, Path(found.workspace)) as (place, paths):
+    work, directory, line, _ = _copy_of(common)
+    with workspace.compared(work, line, directory) as (place, paths):
         log.info("%d files and directories differ", len(paths))
         words = ("git", "diff", "--no-index", "--no-prefix", "here", "sandbox")
         process.wait(process.spawn(words, cwd=place))
@@ -618,4 +625,5 @@ def show_settings(*, profile: str | None, about_security: bool) -> None:
             shown = shown.lower()
         if item["secret"] and value:
             shown = "***"
-        print(f"{item['variable']}={shown}  # {loaded.sources[item['variable']]}")
+        line = f"{item['variable']}={shown}  # {loaded.sources[item['variable']]}"
+        print(console.one_line(line))

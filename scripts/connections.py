@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts import audit, inside, lifecycle, offline, process, signals, state
@@ -32,6 +34,8 @@ FIRST_PATIENCE_S = 60
 """How long a first connection may take, with all its attempts."""
 PASSING = "passing"
 """File that marks a kept connection to a sandbox that goes with somebody's run."""
+COPIED = "copied"
+"""File that names the directory that a persistent sandbox has a copy of."""
 PASSING_KEEP_S = 10
 """How long a connection stays open without sessions, where nobody else will use it."""
 PAUSES_S = (0.1, 0.3, 1, 2, 5, 10, 20)
@@ -240,6 +244,19 @@ def known(work: Work, want: Specification) -> Connection | None:
     return None
 
 
+def known_copy(work: Work, want: Specification) -> tuple[Path, Line] | None:
+    """Give the directory that a persistent sandbox has a copy of, and the way there.
+
+    That is all that a copy needs; None if it is not known without asking the provider.
+    """
+    line = _line(work, want)
+    note = line.connection.directory / COPIED
+    if not (note.exists() and known(work, want)):
+        return None
+    audit.sandbox(want.name)
+    return Path(os.fsdecode(note.read_bytes())), line
+
+
 def _line(work: Work, want: Specification) -> Line:
     connection = Connection(state.sandbox_directory(work.environ, work.key(want.name)))
     return Line(
@@ -259,6 +276,10 @@ def _using(work: Work, name: str) -> str:
 def _open_first(work: Work, want: Specification, line: Line, found: Sandbox) -> None:
     """Connect to a sandbox that runs; where a second attempt may help, only take note of it."""
     link = _link(work, line.connection)
+    note = line.connection.directory / COPIED
+    note.unlink(missing_ok=True)
+    if found.is_synced and found.mode == "persistent":
+        note.write_bytes(os.fsencode(found.workspace))
     try:
         _open(work, want, line.connection, work.provider.pipe(work.settings, found, link))
     except TransportLostError as error:
