@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
+import resource
 import select
 import shlex
 import sys
@@ -11,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from invoke.exceptions import Exit
+from invoke.exceptions import Exit, ParseError
 from invoke.loader import FilesystemLoader
 from invoke.program import Program
 from invoke.tasks import Task
@@ -28,6 +30,14 @@ if TYPE_CHECKING:
 _ROOT = str(Path(__file__).resolve().parent.parent)
 
 
+def _forbid_core_dumps() -> None:
+    """Leave no image of memory if we or our programs crash: it would be where the agent is.
+
+    It is written to the current directory, which the sandbox may see, and holds keys.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
 class NddtTask(Task["Callable[..., Any]"]):
     """A task whose failures end the whole command with their exit code.
 
@@ -42,6 +52,7 @@ class NddtTask(Task["Callable[..., Any]"]):
     __hash__ = object.__hash__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, D102  (invoke's own)
+        _forbid_core_dumps()
         try:
             name = self.name.replace("_", "-")
             with _quiet_if_nobody_reads(), audit.recorded(name) as record:
@@ -124,7 +135,21 @@ class _NddtProgram(Program):
             self.core.unparsed[:] = with_prompt(words, known, self.collection.collections)
         except UsageError as error:
             raise Exit(str(error), code=error.exit_code) from error
-        super().parse_tasks()
+        try:
+            super().parse_tasks()
+        except ParseError as error:
+            raise Exit(str(_mistake(error)), code=UsageError.exit_code) from error
+
+
+def _mistake(error: ParseError) -> UsageError:
+    """Say what invoke's parser did not understand, and where one finds what it would."""
+    said = str(error).rstrip("!.")
+    lacking = re.match(r"Flag <Argument: (\w+).* needed value", said)
+    if lacking:
+        said = f"--{lacking[1].replace('_', '-')} needs a value"
+    name = error.context.name if error.context else None
+    look = f"./nddt {name} --help" if name else "./nddt --list"
+    return UsageError(said[:1].lower() + said[1:], f"see: {look}")
 
 
 def in_group(words: list[str], tasks: Collection[str]) -> list[str]:

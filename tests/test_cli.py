@@ -351,12 +351,24 @@ def test_a_group_and_its_task(words: list[str], expected: list[str]) -> None:
     assert in_group(words, tasks) == expected
 
 
-@pytest.mark.parametrize("words", [["--bogus"], ["run", "--bogus"]])
-def test_unknown_option_is_invokes_error(root: Path, words: list[str]) -> None:
-    """In its own words."""
-    done = nddt(root, *words)
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--bogus"], "no idea what '--bogus' is — see: ./nddt --list"),
+        (["run", "--bogus"], "no idea what '--bogus' is — see: ./nddt run --help"),
+        (["list", "bogus"], "no idea what 'bogus' is — see: ./nddt list --help"),
+        (["run", "--output-format"], "--output-format needs a value — see: ./nddt run --help"),
+        (
+            ["cp", "a"],
+            "'cp' did not receive required positional arguments: 'target' — see: ./nddt cp --help",
+        ),
+    ],
+)
+def test_what_invoke_does_not_understand(words: list[str], expected: str) -> None:
+    """Is a mistake like any other: one line, what helps, and 64."""
+    done = nddt(REPOSITORY, *words)
 
-    assert (done.returncode, done.stderr) == (1, "No idea what '--bogus' is!\n")
+    assert (done.returncode, done.stderr) == (64, f"nddt: {expected}\n")
 
 
 def test_version_is_that_of_the_project(root: Path) -> None:

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import tempfile
 import threading
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +20,7 @@ import pytest
 
 from tests.github_double import GitHub
 from tests.integration.conftest import ON_DOCKER
-from tests.integration.contract import Caller, Terminal, end, ended
+from tests.integration.contract import Caller, Terminal, end, ended, processes
 from tests.integration.test_contract_terminal import say
 from tests.scripted_model import text
 
@@ -206,6 +208,23 @@ def test_the_key_is_nowhere_inside(nddt: Caller, persistent: str) -> None:
         search = f"grep -rl {KEY[:20]} /dev/shm /etc /root /home /tmp /var /workspace 2>/dev/null"
         assert kept("shell", "--command", search).stdout == b""
         assert kept(kept.task("cleanup"), "--all", "--yes").code == 0
+
+
+@ON_DOCKER  # that shows it the directory in which we are
+def test_a_crash_leaves_no_key_behind(nddt: Caller) -> None:
+    """No image of our memory, or of ssh's, where the sandbox sees it."""
+    with echo() as url:
+        caller = keyless(nddt, url)
+        unlimited = replace(caller, launcher=("prlimit", "--core=unlimited", *caller.launcher))
+        with ended(unlimited.start("shell", "--command", "echo up; sleep 60")) as running:
+            assert running.stdout
+            assert running.stdout.readline() == b"up\n"
+            for pid in processes(caller.runtime.parent):
+                os.kill(pid, signal.SIGABRT)
+            end(running)
+
+    assert list(nddt.directory.iterdir()) == []
+    assert nddt("list").code == 0  # which tidies up
 
 
 def test_only_the_model_gets_it(nddt: Caller) -> None:
