@@ -49,6 +49,12 @@ class UnavailableError(NddtError):
     exit_code = 69
 
 
+class DiskFullError(NddtError):
+    """A sandbox has filled a disk of this machine, and what filled it was ended."""
+
+    exit_code = 73
+
+
 class CannotCreateError(NddtError):
     """An image or a sandbox could not be made."""
 

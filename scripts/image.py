@@ -28,6 +28,8 @@ log = logging.getLogger("nddt")
 DOCKERFILE = Path(__file__).parent.parent / "dockerfiles" / "sandbox.Dockerfile"
 DOCKER_INSIDE = DOCKERFILE.with_name("docker.Dockerfile")
 """What goes before the agent's part if there is to be Docker inside."""
+SUDO = DOCKERFILE.with_name("sudo.Dockerfile")
+"""What goes after it if the user inside may become root."""
 AGENT_STAGE = "FROM tools AS agent"
 """The line of the Dockerfile at which the agent's part begins."""
 DAY_S = 24 * 60 * 60
@@ -101,7 +103,7 @@ def recipe(settings: Settings, agent: Agent, network: host.Host, user: tuple[int
     """Collect what goes into the image.
 
     Args:
-        settings: Base image, versions, and whether there is Docker inside.
+        settings: Base image, versions, and whether there are Docker and sudo inside.
         agent: Which agent it is for.
         network: This machine's network configuration.
         user: UID and GID of the user inside.
@@ -118,6 +120,8 @@ def recipe(settings: Settings, agent: Agent, network: host.Host, user: tuple[int
         arguments["DOCKER_FORWARD"] = settings.docker_forward
         more = DOCKER_INSIDE.read_text(encoding="utf-8")
         dockerfile = dockerfile.replace(AGENT_STAGE, f"{more}{AGENT_STAGE}")
+    if settings.sudo:
+        dockerfile += SUDO.read_text(encoding="utf-8")
     return Recipe(
         dockerfile=dockerfile,
         base=settings.base_image,

@@ -15,6 +15,7 @@ from scripts import (
     conversations,
     docker_inside,
     env_forward,
+    free_space,
     git_links,
     host,
     image,
@@ -31,6 +32,7 @@ from scripts.settings import Mount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from scripts.settings import Settings
 
@@ -61,6 +63,10 @@ class Plan:
     is_agent: bool
     """Whether it is the agent that runs, and not some command."""
     timeout_s: int
+    fills: tuple[Path, ...]
+    """A directory on each disk of this machine that the sandbox can write to."""
+    disk_reserve: int
+    """Bytes that it leaves of each."""
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -138,6 +144,7 @@ def specification(
         memory_gib=settings.memory_gib,
         is_offline=settings.network != "open",
         pids=settings.pids,
+        has_sudo=settings.sudo,
         has_readonly_root=settings.readonly_root,
         labels=naming.labels(
             owner=settings.owner,
@@ -149,6 +156,13 @@ def specification(
             pid=pid,
         ),
     )
+
+
+def _writable(sandbox: providers.Specification) -> tuple[Path, ...]:
+    """Give the directories of this machine that a sandbox can write to."""
+    found = [one.source for one in sandbox.mounts if not one.readonly and one.source.is_dir()]
+    is_shown = sandbox.workspace and not sandbox.is_synced and not sandbox.is_readonly
+    return (sandbox.workspace, *found) if sandbox.workspace and is_shown else tuple(found)
 
 
 def _model_url(settings: Settings, agent: agents.Agent, demo_url: str | None) -> str | None:
@@ -320,4 +334,6 @@ def make(
         terminal=terminal,
         is_agent=not command,
         timeout_s=settings.timeout_s,
+        fills=(*provider.disks(settings), *_writable(sandbox)),
+        disk_reserve=settings.disk_reserve_gib * free_space.GIB,
     )

@@ -53,9 +53,13 @@ def _rows(settings: Settings) -> Iterator[tuple[str, ...]]:
     yield "hooks and the like", "told of when a session has changed them", "always"
     if settings.provider == "docker":
         kept = "ten of root's, as you are root" if os.getuid() == 0 else "none"
-        yield "capabilities", kept, "always"
+        kept = "ten of root's, by sudo" if settings.sudo and os.getuid() else kept
+        yield row("capabilities", kept, "NDDT_SUDO")
         system = "read-only, but for home and /tmp" if settings.readonly_root else "writable"
         yield row("its system", system, "NDDT_READONLY_ROOT")
+        reserve = settings.disk_reserve_gib
+        disk = f"all but {reserve} GiB of what is free" if reserve else "no limit"
+        yield row("disk", disk, "NDDT_DISK_RESERVE")
         yield row("processes", str(settings.pids or "no limit"), "NDDT_PIDS")
     memory = f"{settings.memory_gib} GiB" if settings.memory_gib else "the provider's default"
     yield row("memory", memory, "NDDT_MEMORY")

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
-from scripts import console, conversations, inside, ports, process, signals, ssh
+from scripts import console, conversations, free_space, inside, ports, process, signals, ssh
 from scripts.connections import PATIENCE_S
 from scripts.errors import NotReachedError, PortTakenError, TimeLimitError, TransportLostError
 from scripts.ssh import Lease
@@ -119,7 +119,8 @@ def _waited_for(
     with console.kept_terminal() if terminal else nullcontext():
         started = process.spawn(argv, stdin=stdin)
         try:
-            code = process.wait(started, plan.timeout_s or None)
+            with free_space.left(plan.fills, plan.disk_reserve, started.terminate):
+                code = process.wait(started, plan.timeout_s or None)
         finally:
             if started.poll() is None:
                 started.terminate()

@@ -414,11 +414,28 @@ class Settings:
         own=True,
         narrow=(True,),
     )
+    sudo: bool = _variable(
+        "NDDT_SUDO",
+        _boolean,
+        "false",
+        "Let the sandbox's user be its root with sudo, to install packages. "
+        "A project's .env sets true only after inv trust.",
+        own=True,
+        narrow=(False,),
+    )
+    disk_reserve_gib: int = _variable(
+        "NDDT_DISK_RESERVE",
+        _count,
+        "2",
+        "GiB that sandboxes of Docker's leave of this machine's disks: a session is ended when "
+        "less is free; 0 means no limit. A project's .env sets it only after inv trust.",
+        own=True,
+    )
     disk_gib: int = _variable(
         "NDDT_DISK",
         _optional_count,
         "",
-        "Disk of a Daytona sandbox in GiB; empty means 8. Docker sets no limit.",
+        "Disk of a Daytona sandbox in GiB; empty means 8.",
     )
     idle_minutes: int = _variable(
         "NDDT_IDLE_MINUTES",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from contextlib import contextmanager
 from functools import partial
 from typing import IO, TYPE_CHECKING
 
 from scripts import (
     audit,
     connections,
+    housekeeping,
     inside,
     lifecycle,
     ports,
@@ -20,11 +22,17 @@ from scripts import (
     signals,
     state,
 )
-from scripts.errors import CannotCreateError, NoImageError, NotReachedError, PortTakenError
+from scripts.errors import (
+    CannotCreateError,
+    DiskFullError,
+    NoImageError,
+    NotReachedError,
+    PortTakenError,
+)
 from scripts.ssh import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from scripts.connections import Line
@@ -57,6 +65,7 @@ def run(
 
     Raises:
         TimeLimitError: It took longer than the plan allows; it has been ended.
+        DiskFullError: It filled a disk of this machine, and has been ended.
         TransportLostError: The connection broke for good.
         EndedBySignalError: We were asked to end; so was the program.
     """
@@ -103,13 +112,24 @@ def _in_lasting(
     work: Work, line: Line, plan: Plan, stdin: IO[bytes] | None, meanwhile: Callable[[], None]
 ) -> int:
     """Run in a sandbox that outlives its connection, for ever or until the run is over."""
-    with plan.brings.served():
+    with _stopped_when_full(work, line), plan.brings.served():
         if not plan.sandbox.is_synced:
             return sessions.run(line, plan, stdin, meanwhile)
         from scripts import workspace  # noqa: PLC0415  (what a mounted directory does without)
 
         act = partial(sessions.run, line, plan, stdin, meanwhile)
         return workspace.session(work, line, plan, act)
+
+
+@contextmanager
+def _stopped_when_full(work: Work, line: Line) -> Iterator[None]:
+    """Stop a sandbox that has filled a disk, with all that it does in the background."""
+    try:
+        yield
+    except DiskFullError:
+        if line.stays:
+            log.warning("sandbox %s is stopped", housekeeping.stop(work, line.sandbox))
+        raise
 
 
 def _in_ephemeral(
@@ -160,7 +180,7 @@ def come_back(work: Work, plan: Plan) -> int | None:
             return None
 
         def act(plan: Plan) -> int:
-            with plan.brings.served():
+            with _stopped_when_full(work, line), plan.brings.served():
                 code = sessions.come_back(line, plan)
             if plan.sandbox.is_synced and plan.sandbox.workspace:
                 from scripts import workspace  # noqa: PLC0415

@@ -68,6 +68,10 @@ class Memory:
         """See none."""
         return ""
 
+    def disks(self, settings: settings.Settings) -> tuple[Path, ...]:  # noqa: ARG002
+        """Fill none."""
+        return ()
+
     def check_mount(self, settings: settings.Settings) -> None:
         """Take any directory."""
 

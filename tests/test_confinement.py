@@ -47,6 +47,14 @@ def test_root_has_what_it_needs(project: Project, docker_forward: str) -> None:
     assert privileged == (docker_forward == "isolated")
 
 
+def test_sudo_gives_a_user_what_root_has(project: Project) -> None:
+    """And nothing to root, who has it already."""
+    as_root = words(project, (0, 0))
+
+    assert words(project, (0, 0), SUDO="true") == as_root
+    assert set(words(project, SUDO="true")) == set(as_root) - {"--security-opt=no-new-privileges"}
+
+
 def test_limits(project: Project) -> None:
     """Memory is one with swap; 0 is no limit."""
     found = words(project, PIDS="0", MEMORY="3", CPUS="2")

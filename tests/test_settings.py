@@ -275,7 +275,7 @@ WIDENING = {
     *("NDDT_NETWORK", "NDDT_ALLOW_HOSTS", "NDDT_GITHUB_REPOS"),
     # All of it, and how much of this machine.
     "NDDT_PROFILE",
-    *("NDDT_PIDS", "NDDT_READONLY_ROOT"),
+    *("NDDT_PIDS", "NDDT_READONLY_ROOT", "NDDT_SUDO", "NDDT_DISK_RESERVE"),
     # A file of this machine that is written to.
     "NDDT_LOG",
     # Which sandbox, and what is in it: it gets the user's credentials.
@@ -294,6 +294,8 @@ GOOD = {
     "NDDT_GITHUB_REPOS": "mine/example",
     "NDDT_PIDS": "77",
     "NDDT_READONLY_ROOT": "false",
+    "NDDT_SUDO": "true",
+    "NDDT_DISK_RESERVE": "0",
     "NDDT_GIT_CONFIG": "true",
     "NDDT_CLAUDE_CONFIG": "true",
     "NDDT_WORKSPACE_READONLY": "false",
@@ -345,6 +347,8 @@ BAD_VALUES_OF_THE_USERS_OWN = [
     ("NDDT_PROFILE", "secure", "open or standard or strict or airgap"),
     ("NDDT_PIDS", "many", "a whole number"),
     ("NDDT_READONLY_ROOT", "root", "true or false"),
+    ("NDDT_SUDO", "nopasswd", "true or false"),
+    ("NDDT_DISK_RESERVE", "1.5", "a whole number"),
 ]
 
 

@@ -51,6 +51,8 @@ class Specification:
     """Whether the provider gives it no network."""
     pids: int = 0
     """How many processes and threads it may have at a time; 0 means no limit."""
+    has_sudo: bool = False
+    """Whether its user may become root; that it can is its image's."""
     has_readonly_root: bool = False
     """Whether only its home directory, /workspace and what is temporary can be changed."""
 
@@ -163,6 +165,9 @@ class Provider(Protocol):
         Raises:
             ConfigError: The provider has none of that kind.
         """
+
+    def disks(self, settings: Settings) -> tuple[Path, ...]:
+        """Give a directory of this machine on each disk that sandboxes' own files fill."""
 
     def prepare(self, settings: Settings, *, yes: bool) -> None:
         """Make sure that the provider answers, installing what is missing if agreed to.

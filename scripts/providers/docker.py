@@ -48,7 +48,7 @@ ROOT_CAPABILITIES = (
 """What a sandbox's root keeps, to install packages and to look after files of other users.
 
 sshd needs the last four of a root, the first of them for a terminal. Any other user has no
-capability at all.
+capability at all, unless sudo gives them these.
 """
 
 
@@ -163,17 +163,26 @@ def docker_risk(settings: Settings) -> str:
             "with NDDT_DOCKER_FORWARD=host there is no sandbox: through the engine's socket the "
             "agent can do all that the engine can, as a rule all that root can on this machine"
         )
-    if os.getuid() == 0:  # of anybody's rootless engine, root in the sandbox is that user
+    if os.getuid() == 0 or settings.sudo:  # of a rootless engine, root in it is that user
+        whose = "of root" if os.getuid() == 0 else "with NDDT_SUDO"
         return (
-            "with NDDT_DOCKER_FORWARD=isolated the sandbox of root is a weak one: a program in it "
+            f"with NDDT_DOCKER_FORWARD=isolated the sandbox {whose} is a weak one: a program in it "
             "can change the settings of the engine's kernel in /proc/sys, and so take over the "
-            "machine; for any other user it cannot"
+            "machine; that of an ordinary user without sudo cannot"
         )
     return ""
 
 
 def _command(settings: Settings, *words: str) -> process.Result:
     return process.capture((program(), *words), env=_environment(settings), timeout_s=ANSWER_S)
+
+
+def disks(settings: Settings) -> tuple[Path, ...]:
+    """Give where an engine on this machine keeps all that it has, if it is where it usually is."""
+    home = Path(settings.process_environment.get("HOME", "/"), ".local/share")
+    usual = (Path("/var/lib/docker"), home / "docker", home / "containers")
+    here = not _remote_host(settings)
+    return tuple(one for one in usual if here and one.exists())
 
 
 def prepare(settings: Settings, *, yes: bool) -> None:
@@ -304,12 +313,13 @@ def confinement(want: Specification) -> tuple[str, ...]:
 
     The engine's own filters of system calls (seccomp) and paths stay as they are.
     """
-    kept = ROOT_CAPABILITIES if want.user == "root" else ()
+    becomes_root = want.has_sudo and want.user != "root"
+    kept = ROOT_CAPABILITIES if want.user == "root" or becomes_root else ()
     words = ["--cap-drop=ALL"]
     if want.docker == "isolated":
         # newuidmap(1) gains its privilege from its file; it maps root, too, if that is the user.
         kept = (*kept, "SETFCAP", "SETGID", "SETUID")
-    else:
+    elif not becomes_root:
         words += ["--security-opt=no-new-privileges"]
     words += [f"--cap-add={name}" for name in dict.fromkeys(kept)]
     words += [f"--pids-limit={want.pids}"] if want.pids else []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from scripts import free_space
 from tests.integration.conftest import ON_DOCKER
 from tests.integration.contract import Caller, end, ended
 
@@ -34,6 +35,14 @@ except BlockingIOError:
 for child in children:
     os.kill(child, 9)
 print(len(children) < 100)
+"""
+FILL = """
+import os, time
+for number in range(64):
+    with open(f"fill-{number}", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 256 << 20)
+    time.sleep(0.1)
+print("full")
 """
 
 
@@ -94,6 +103,26 @@ def test_a_kill_for_another_reason_is_none_for_want_of_memory(nddt: Caller) -> N
     done = nddt("shell", "--command", "kill -9 $$")
 
     assert (done.code, done.said) == (137, "")
+
+
+def test_a_disk_is_not_filled(kept: Caller, outside: Outside) -> None:
+    """The session that would is ended while enough is left, and its sandbox stopped."""
+    reserve = free_space.free(kept.directory) // free_space.GIB - 1
+    (kept.directory / "fill.py").write_text(FILL)
+
+    done = kept.having(NDDT_DISK_RESERVE=str(reserve))("shell", "--command", "python3 fill.py")
+
+    (name,) = outside.sandboxes()
+    taken = sum(one.stat().st_size for one in kept.directory.iterdir())
+    assert (done.code, done.stdout) == (73, b""), done.said
+    stopped, why = done.said.splitlines()[-2:]
+    assert stopped == f"nddt: sandbox {name} is stopped"
+    assert why.startswith(f"nddt: less than {reserve}.0 GiB is free on the disk of /"), why
+    assert taken < 12 * free_space.GIB
+    assert '"state": "stopped"' in kept("list", "--json").stdout.decode()
+    for one in kept.directory.iterdir():
+        one.unlink()
+    assert kept("cleanup", "--all", "--yes").code == 0
 
 
 def test_a_root_that_cannot_be_changed(kept: Caller, outside: Outside, tmp_path: Path) -> None:

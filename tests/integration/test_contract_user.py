@@ -145,3 +145,28 @@ def test_a_hostile_program_of_an_ordinary_user_gets_nowhere(
 
     assert (done.stdout, done.said) == (b"24\n", "")
     check_nothing_is_left(somebody, outside)
+
+
+@ON_DOCKER
+def test_a_user_becomes_root_where_that_is_chosen(
+    somebody: Caller, outside: Outside, base: Path
+) -> None:
+    """With sudo, to install packages; that root of the sandbox's gets out as little as any."""
+    shutil.copy(HOSTILE, somebody.directory / "program.py")
+    try_all = f"python3 program.py {base}/home"
+    own = somebody.having(NDDT_SUDO="true")
+
+    without = somebody("shell", "--command", "sudo id -u")
+    packages = own(
+        *("shell", "--command"),
+        "sudo apt-get update -q && sudo apt-get install -qy sl && id -u && sudo id -u",
+        within_s=500,
+    )
+    hostile = own("shell", "--command", f"sudo {try_all}")
+
+    assert (without.code, without.stdout) == (127, b""), without.said
+    ids = [str(somebody.directory.stat().st_uid), "0"]
+    assert (packages.code, packages.lines[-2:]) == (0, ids), packages.said
+    # The one that it is meant to have, of all that were tried.
+    assert hostile.lines == ["privilege_of_a_program True", "24"], hostile.said
+    check_nothing_is_left(somebody, outside)

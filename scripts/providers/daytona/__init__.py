@@ -26,6 +26,7 @@ from scripts.providers.daytona.access import Access
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from scripts.image import Recipe
     from scripts.providers import Link
@@ -114,6 +115,11 @@ def docker_risk(settings: Settings) -> str:
         problem = f"NDDT_DOCKER_FORWARD=host ({settings.sources['NDDT_DOCKER_FORWARD']}) needs "
         raise ConfigError(f"{problem}Docker on this machine", "set NDDT_DOCKER_FORWARD=isolated")
     return ""
+
+
+def disks(settings: Settings) -> tuple[Path, ...]:  # noqa: ARG001  (the protocol's)
+    """Give none: they are not on this machine."""
+    return ()
 
 
 def _api(settings: Settings) -> Api:
