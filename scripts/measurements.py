@@ -10,10 +10,9 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,13 +24,14 @@ from scripts.model_endpoint import Endpoint
 from scripts.ssh import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 log = logging.getLogger("nddt")
 
 ROOT = Path(__file__).parent.parent
 NDDT = str(ROOT / "nddt")
 PROMPT = "Say hello"
+CREATE = ("docker.create-sandbox", "--name")
 DOWNLOAD = 200 << 20
 """Bytes that are fetched to see how fast that is."""
 EMPTY_TASKS = "from invoke.tasks import task\n\n@task\ndef empty(c):\n    pass\n"
@@ -65,16 +65,17 @@ def bench(*, runs: str, as_json: bool, yes: bool) -> None:
         raise UsageError(f"--runs is {runs!r}", "give a whole number, 1 or more")
     rows = []
     with tempfile.TemporaryDirectory(prefix="nddt-bench-") as directory, _model() as model:
-        pairs = chain(
+        for kind in (
             _listings(Path(directory)),
             _runs(Path(directory), model, yes=yes),
-            _fenced_runs(Path(directory)),
+            _guarded_runs(Path(directory)),
             _downloads(Path(directory), model),
             _cloud_runs(Path(directory)),
-        )
-        for pair in pairs:
-            log.warning("measuring %s", pair.title)
-            rows.append(_measure(pair, int(runs)))
+        ):
+            with closing(kind) as pairs:
+                for pair in pairs:
+                    log.warning("measuring %s", pair.title)
+                    rows.append(_measure(pair, int(runs)))
     print(json.dumps(rows, indent=2) if as_json else _table(rows))
 
 
@@ -105,7 +106,7 @@ def _gateway(words: list[str]) -> str:
     return found[0] if found else "no gateway"
 
 
-def _listings(directory: Path) -> Iterator[Pair]:
+def _listings(directory: Path) -> Generator[Pair, None, None]:
     """Measure invoke's own floor, and the launcher."""
     (directory / "tasks.py").write_text(EMPTY_TASKS)
     inv = (str(Path(sys.executable).parent / "inv"), "--search-root")
@@ -126,7 +127,7 @@ def _listings(directory: Path) -> Iterator[Pair]:
     )
 
 
-def _runs(directory: Path, model: Endpoint, *, yes: bool) -> Iterator[Pair]:
+def _runs(directory: Path, model: Endpoint, *, yes: bool) -> Generator[Pair, None, None]:
     """Measure the agent in a new sandbox, and in one that is there."""
     workspace = directory / "workspace"
     workspace.mkdir()
@@ -152,54 +153,60 @@ def _runs(directory: Path, model: Endpoint, *, yes: bool) -> Iterator[Pair]:
         limit="1.35 x",
     )
     name = _output(workspace, NDDT, "docker.create-sandbox").strip()
-    with Endpoint(demo_reply) as local:
-        local.start()
-        (workspace / ".env").write_text(f"ANTHROPIC_BASE_URL={local.url}\n")
-        try:
+    try:
+        with _model_here() as known:
             yield Pair(
                 title="a second persistent run, and docker exec",
-                ours=(NDDT, "run", "--persistent", "--prompt", PROMPT),
+                ours=(*known, NDDT, "run", "--persistent", "--prompt", PROMPT),
                 by_hand=("docker", "exec", "-i", *variables, name, *made.argv),
                 directory=workspace,
                 limit="1.2 x",
             )
-            again = (NDDT, "run", "--persistent", "--prompt", PROMPT)
+    finally:
+        _output(workspace, NDDT, "cleanup", "--name", name, "--yes")
+
+
+@contextmanager
+def _model_here() -> Iterator[tuple[str, ...]]:
+    """Have a model at the loopback of this machine; gives the words before a command that uses it.
+
+    Its address would not count if it stood in a directory's .env.
+    """
+    with Endpoint(demo_reply) as local:
+        local.start()
+        yield ("env", f"ANTHROPIC_BASE_URL={local.url}", "ANTHROPIC_API_KEY=of-the-bench")
+
+
+def _guarded_runs(directory: Path) -> Generator[Pair, None, None]:
+    """Measure what keys that stay here, and a network by the proxy, cost a second run."""
+    here = directory / "guarded"
+    here.mkdir()
+    fenced, keyless = "NDDT_NETWORK=allowlist", "NDDT_MODEL_ACCESS=tunnel"
+    names: list[str] = []
+    with _model_here() as known, ExitStack() as left:
+
+        def made(*settings: str) -> tuple[str, ...]:
+            name = f"nddt-bench-{len(names)}-{os.getpid()}"
+            names.append(_output(here, *known, *settings, NDDT, *CREATE, name).strip())
+            left.callback(_output, here, NDDT, "cleanup", "--name", name, "--yes")
+            return (NDDT, "run", "--persistent", "--name", name, "--prompt", PROMPT)
+
+        plain, by_proxy = made(), made(fenced)
+        for title, settings, run in (
+            ("with --keyless", (keyless,), plain),
+            ("by the proxy", (fenced,), by_proxy),
+            ("with --keyless, by the proxy", (keyless, fenced), by_proxy),
+        ):
             yield Pair(
-                title="the same with --keyless, and without",
-                ours=(*again, "--keyless"),
-                by_hand=again,
-                directory=workspace,
+                title=f"a second run {title}, and without",
+                ours=(*known, *settings, *run),
+                by_hand=(*known, *plain),
+                directory=here,
                 limit="+60 ms",
             )
-        finally:
-            _output(workspace, NDDT, "cleanup", "--name", name, "--yes")
 
 
-def _fenced_runs(directory: Path) -> Iterator[Pair]:
-    """Measure what a network by the proxy costs a second run in a sandbox."""
-    here = directory / "fenced"
-    here.mkdir()
-    runs, names = [], []
-    for setting in ("allowlist", "open"):
-        name = f"nddt-bench-{setting}-{os.getpid()}"
-        known = ("env", f"NDDT_NETWORK={setting}", "NDDT_COMMAND=true", "ANTHROPIC_API_KEY=none")
-        run = (*known, NDDT, "run", "--persistent", "--name", name, "--prompt", PROMPT)
-        names.append(_output(here, *known, NDDT, "docker.create-sandbox", "--name", name).strip())
-        runs.append(run)
-    try:
-        yield Pair(
-            title="a second run by the proxy, and with a network",
-            ours=runs[0],
-            by_hand=runs[1],
-            directory=here,
-            limit="+60 ms",
-        )
-    finally:
-        for name in names:
-            _output(here, NDDT, "cleanup", "--name", name, "--yes")
-
-
-def _downloads(directory: Path, model: Endpoint) -> Iterator[Pair]:
+def _downloads(directory: Path, model: Endpoint) -> Generator[Pair, None, None]:
     """Measure how fast the proxy is: it and a container's network fetch the same.
 
     The server is on this machine, which the proxy of a session refuses; here it does not.
@@ -252,7 +259,7 @@ def _downloads(directory: Path, model: Endpoint) -> Iterator[Pair]:
             _output(here, NDDT, "cleanup", "--name", name, "--yes")
 
 
-def _cloud_runs(directory: Path) -> Iterator[Pair]:
+def _cloud_runs(directory: Path) -> Generator[Pair, None, None]:
     """Measure when an agent starts at Daytona, whose API takes 100 ms for each answer.
 
     The agent is `true`, so a whole run is measured, which is a little more than its start.
@@ -303,22 +310,23 @@ def _measure(pair: Pair, runs: int) -> dict[str, Any]:
             _output(pair.directory, *argv)
             if turn:
                 times_s[which].append(time.perf_counter() - began)
-    ours, by_hand = (statistics.median(times_s[which]) for which in ("ours", "by_hand"))
+    # Of each turn, since a machine's speed changes within a minute, for both of a pair alike.
+    turns = list(zip(times_s["ours"], times_s["by_hand"], strict=True))
     return {
         "title": pair.title,
-        "ours_ms": round(ours * 1000, 1),
-        "by_hand_ms": round(by_hand * 1000, 1),
-        "ratio": round(ours / by_hand, 3),
-        "added_ms": round((ours - by_hand) * 1000, 1),
+        "ours_ms": round(statistics.median(times_s["ours"]) * 1000, 1),
+        "by_hand_ms": round(statistics.median(times_s["by_hand"]) * 1000, 1),
+        "ratio": round(statistics.median(ours / by_hand for ours, by_hand in turns), 3),
+        "added_ms": round(statistics.median(ours - by_hand for ours, by_hand in turns) * 1000, 1),
         "limit": pair.limit,
         "runs": runs,
     }
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    head = f"{'medians':<44} {'ours':>8} {'by hand':>8} {'ratio':>6} {'added':>8}  limit"
+    head = f"{'medians':<56} {'ours':>8} {'by hand':>8} {'ratio':>6} {'added':>8}  limit"
     lines = [
-        f"{row['title']:<44} {row['ours_ms']:>5.0f} ms {row['by_hand_ms']:>5.0f} ms "
+        f"{row['title']:<56} {row['ours_ms']:>5.0f} ms {row['by_hand_ms']:>5.0f} ms "
         f"{row['ratio']:>6.2f} {row['added_ms']:>5.0f} ms  {row['limit']}"
         for row in rows
     ]
