@@ -22,6 +22,7 @@ else:
 
 _HELP = {
     "all": "All that are yours, in any directory, running ones too.",
+    "host": "Name, such as example.org, *.example.org, example.org:8443.",
     "all-owners": "Those of other users and machines, too.",
     "command": "Run this with bash in place of an interactive shell.",
     "demo": "Answer without a model: shows that all parts work, with no account.",
@@ -354,13 +355,13 @@ def network(c: Context, allowed: bool = False, verbose: bool = False) -> None:
     commands.show_network(commands.Common(verbose=verbose), allowed=allowed)
 
 
-@task(help=_help("verbose", host="Name, such as example.org, *.example.org, example.org:8443."))
+@task(help=_help("host", "verbose"))
 def allow(c: Context, host: str, verbose: bool = False) -> None:
     """Allow a host to this directory's sandboxes, at once."""
     commands.allow(commands.Common(verbose=verbose), host)
 
 
-@task(help=_help("verbose", host="As it was allowed."))
+@task(help=_help("host", "verbose"))
 def deny(c: Context, host: str, verbose: bool = False) -> None:
     """Take back what network.allow has allowed."""
     commands.deny(commands.Common(verbose=verbose), host)

@@ -132,6 +132,9 @@ class _NddtProgram(Program):
         known = set(names).union(*names.values())
         try:
             words = in_group(self.core.unparsed, known)
+            if len(words) == 2 and words[0] in known and words[1] in {"--help", "-h"}:
+                # Where a task has an argument, invoke takes it for that.
+                self.args.help.value, words = words[0], []
             self.core.unparsed[:] = with_prompt(words, known, self.collection.collections)
         except UsageError as error:
             raise Exit(str(error), code=error.exit_code) from error

@@ -352,6 +352,17 @@ def test_a_group_and_its_task(words: list[str], expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    "words", [["cp", "--help"], ["network.deny", "-h"], ["network", "allow", "--help"]]
+)
+def test_help_for_a_task_with_arguments(words: list[str]) -> None:
+    """Comes after its name, as for any other."""
+    done = nddt(REPOSITORY, *words)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Usage: nddt [--core-opts] {'.'.join(words[:-1])} ")
+
+
+@pytest.mark.parametrize(
     ("words", "expected"),
     [
         (["--bogus"], "no idea what '--bogus' is — see: ./nddt --list"),

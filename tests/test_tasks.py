@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from invoke.collection import Collection
+    from invoke.parser.argument import Argument
 
 ROOT = Path(__file__).parent.parent
 DECLARED = {item["variable"]: item for item in settings.declared()}
@@ -38,6 +40,14 @@ def walk(namespace: Collection, prefix: str = "") -> Iterator[tuple[str, NddtTas
 
 
 TASKS = dict(walk(tasks.ns))
+
+
+@cache
+def options(task: NddtTask) -> tuple[Argument, ...]:
+    """Give a task's options; asking for them twice loses their help texts (invoke 3.0)."""
+    return tuple(task.get_arguments())
+
+
 each_task = pytest.mark.parametrize(
     "task", [pytest.param(task, id=name) for name, task in TASKS.items()]
 )
@@ -92,7 +102,7 @@ def test_docstring(task: NddtTask) -> None:
 @each_task
 def test_each_option_has_a_help_text(task: NddtTask) -> None:
     """Which is a sentence."""
-    helped = {option.name: option.help or "" for option in task.get_arguments()}
+    helped = {option.name: option.help or "" for option in options(task)}
 
     assert [name for name, text in helped.items() if not re.fullmatch(r".+\.", text)] == []
 
@@ -100,7 +110,7 @@ def test_each_option_has_a_help_text(task: NddtTask) -> None:
 @each_task
 def test_no_short_flags(task: NddtTask) -> None:
     """They would depend on the order of the parameters."""
-    names = [name for option in task.get_arguments() for name in option.names]
+    names = [name for option in options(task) for name in option.names]
 
     assert [name for name in names if len(name) == 1] == []
 
@@ -111,14 +121,14 @@ def test_no_positional_arguments(task: NddtTask) -> None:
     always = {"cp": ["source", "target"], "allow": ["host"], "deny": ["host"]}
 
     assert always.get(task.name, []) == [
-        option.name for option in task.get_arguments() if option.positional
+        option.name for option in options(task) if option.positional
     ]
 
 
 @each_task
 def test_variables_in_help_texts_exist(task: NddtTask) -> None:
     """A renamed setting is renamed there, too."""
-    text = " ".join(option.help or "" for option in task.get_arguments())
+    text = " ".join(option.help or "" for option in options(task))
 
     assert set(re.findall(VARIABLE, text)) <= set(DECLARED)
 
@@ -127,7 +137,7 @@ def test_one_option_has_one_meaning() -> None:
     """The same name has the same text wherever it is."""
     texts: dict[str, set[str]] = {}
     for task in TASKS.values():
-        for option in task.get_arguments():
+        for option in options(task):
             texts.setdefault(str(option.name), set()).add(str(option.help))
 
     assert {name: some for name, some in texts.items() if len(some) > 1} == {}
