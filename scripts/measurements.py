@@ -37,7 +37,6 @@ ASK = (
     '-d "{\\"messages\\": [{\\"role\\": \\"user\\", \\"content\\": \\"hello\\"}]}" '
     '"$ANTHROPIC_BASE_URL/v1/messages"\''
 )
-CREATE = ("docker.create-sandbox", "--name")
 DOWNLOAD = 200 << 20
 """Bytes that are fetched to see how fast that is."""
 EMPTY_TASKS = "from invoke.tasks import task\n\n@task\ndef empty(c):\n    pass\n"
@@ -194,11 +193,11 @@ def _guarded_runs(directory: Path) -> Generator[Pair, None, None]:
     fenced, keyless = "NDDT_NETWORK=allowlist", "NDDT_MODEL_ACCESS=tunnel"
     names: list[str] = []
     with _model_here() as model, ExitStack() as left:
-        known = (*model, f"NDDT_COMMAND={ASK}")
+        known, create = (*model, f"NDDT_COMMAND={ASK}"), (NDDT, "docker.create-sandbox")
 
         def made(*settings: str) -> tuple[str, ...]:
             name = f"nddt-bench-{len(names)}-{os.getpid()}"
-            names.append(_output(here, *known, *settings, NDDT, *CREATE, name).strip())
+            names.append(_output(here, *known, *settings, *create, "--name", name))
             left.callback(_output, here, NDDT, "cleanup", "--name", name, "--yes")
             return (NDDT, "run", "--persistent", "--name", name, "--prompt", PROMPT)
 
