@@ -308,8 +308,8 @@ def shell(common: Common, command: str | None) -> int:
                     f"sandbox {name} is there, and shows what it was made with",
                     f"leave out --mount, or remove it first: inv cleanup --name {name}",
                 )
-            existing = replace(common, name=name, persistent=True).work()
-            work = replace(existing, as_it_is=True)
+            chosen = replace(work.settings, name=name, persistent=True)
+            work = replace(work, settings=chosen, as_it_is=True)
     terminal = console.is_terminal(0) and console.is_terminal(1)
     argv = ("bash", "-c", command) if command is not None else ("bash",)
     made = _make_plan(work, agents.Request(), terminal=terminal, command=argv)
