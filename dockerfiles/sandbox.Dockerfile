@@ -34,7 +34,8 @@ RUN set -eu; \
         iproute2 jq less make nano ncurses-term openssh-client openssh-server \
         patch procps python3 python3-pip python3-venv ripgrep rsync socat tini tmux tree unzip \
         vim-tiny wget xz-utils zip; \
-    rm -rf /etc/apt/apt.conf.d/99nddt /tmp/ca.pem /var/lib/apt/lists/* /etc/ssh/ssh_host_*; \
+    rm -rf /etc/apt/apt.conf.d/99nddt /tmp/ca.pem /etc/ssh/ssh_host_*; \
+    rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin; \
     update-ca-certificates; \
     mkdir -p /run/sshd
 
@@ -49,7 +50,7 @@ RUN set -eu; \
     npm install --global --no-fund --no-audit --prefix /usr/local \
         "node@$NODE_VERSION" npm@10; \
     apt-get purge -qy --auto-remove npm nodejs; \
-    rm -rf /root/.npm /var/lib/apt/lists/*; \
+    rm -rf /root/.npm /var/lib/apt/lists/* /var/cache/apt/*.bin; \
     hash -r; node --version; npm --version
 
 # The user inside is the caller, so files in the workspace belong to the caller outside.
