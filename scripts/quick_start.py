@@ -12,6 +12,8 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from scripts.errors import EndedBySignalError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,6 +26,19 @@ def _stand_in(name: str, **content: object) -> ModuleType:
 
 def main(argv: Sequence[str]) -> None:
     """Run tasks as `inv` would; see `cli.main`."""
+    try:
+        _main(argv)
+    except RuntimeError as error:
+        # What a signal raises while a class is made, Python before 3.12 hides in this.
+        hidden = error.__cause__
+        if isinstance(hidden, KeyboardInterrupt):
+            sys.exit(130)
+        if isinstance(hidden, EndedBySignalError):
+            sys.exit(hidden.exit_code)
+        raise
+
+
+def _main(argv: Sequence[str]) -> None:
     if argv[:1] == ["--pipe"]:  # see guests.py; invoke has no business there
         from scripts import guests  # noqa: PLC0415
 

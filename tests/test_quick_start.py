@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -38,3 +40,25 @@ def test_who_wants_the_real_modules_gets_them() -> None:
 
     assert said.splitlines()[1].startswith("3.")
     assert "<Mock" in said
+
+
+@pytest.mark.parametrize(("signum", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_while_a_class_is_made(signum: str, code: int) -> None:
+    """Ends us as at any other moment, though Python may raise something else for it."""
+    program = f"""
+import os, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from scripts import quick_start, signals
+class Slow:
+    def __set_name__(self, owner, name):
+        os.kill(os.getpid(), signal.{signum})
+def main(argv):
+    with signals.raised():
+        class Made:
+            slow = Slow()
+quick_start._main = main
+quick_start.main([])
+"""
+    done = subprocess.run((sys.executable, "-c", program), capture_output=True, check=False)
+
+    assert done.returncode == code, done.stderr
