@@ -171,9 +171,10 @@ def test_a_signal_at_any_moment_leaves_nothing(nddt: Caller, outside: Outside, n
         outside.sandboxes(),
         processes(nddt.runtime),
     )
-    # Python itself dies of the signal while it starts.
+    # While it starts, Python itself dies of the signal, or of what it did to an import of its own.
     expected = {128 + signum, -signum} if name != "SIGKILL" else {-signum}
-    assert [one for one in all_done if one.code not in expected] == []
+    others = [one for one in all_done if one.code not in expected]
+    assert [one for one in others if b"init_import_site" not in one.stderr] == []
     assert nddt.with_agent("exit").having(ANTHROPIC_API_KEY=KEY)("run", "--prompt", "x").code == 0
     assert not files_of(nddt)
 
