@@ -136,12 +136,10 @@ class _NddtProgram(Program):
                 # Where a task has an argument, invoke takes it for that.
                 self.args.help.value, words = words[0], []
             self.core.unparsed[:] = with_prompt(words, known, self.collection.collections)
-        except UsageError as error:
-            raise Exit(str(error), code=error.exit_code) from error
-        try:
             super().parse_tasks()
-        except ParseError as error:
-            raise Exit(str(_mistake(error)), code=UsageError.exit_code) from error
+        except (UsageError, ParseError) as error:
+            mistake = _mistake(error) if isinstance(error, ParseError) else error
+            raise Exit(str(mistake), code=mistake.exit_code) from error
 
 
 def _mistake(error: ParseError) -> UsageError:

@@ -41,6 +41,9 @@ def left(places: Sequence[Path], reserve: int, end: Callable[[], None]) -> Itera
         with suppress(OSError):  # it has gone, or is none of ours
             now = free(place)
             limits[place] = reserve if now > reserve else now // 2
+    if not limits:
+        yield
+        return
     full: list[Path] = []
     over = threading.Event()
 
@@ -52,14 +55,12 @@ def left(places: Sequence[Path], reserve: int, end: Callable[[], None]) -> Itera
             end()
 
     watcher = threading.Thread(target=watch)
-    if limits:
-        watcher.start()
+    watcher.start()
     try:
         yield
     finally:
         over.set()
-        if limits:
-            watcher.join()
+        watcher.join()
     if full:
         raise DiskFullError(
             f"less than {limits[full[0]] / GIB:.1f} GiB is free on the disk of {full[0]}, so the "

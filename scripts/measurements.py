@@ -191,17 +191,16 @@ def _guarded_runs(directory: Path) -> Generator[Pair, None, None]:
     here = directory / "guarded"
     here.mkdir()
     fenced, keyless = "NDDT_NETWORK=allowlist", "NDDT_MODEL_ACCESS=tunnel"
-    names: list[str] = []
     with _model_here() as model, ExitStack() as left:
         known, create = (*model, f"NDDT_COMMAND={ASK}"), (NDDT, "docker.create-sandbox")
 
-        def made(*settings: str) -> tuple[str, ...]:
-            name = f"nddt-bench-{len(names)}-{os.getpid()}"
-            names.append(_output(here, *known, *settings, *create, "--name", name))
+        def made(which: str, *settings: str) -> tuple[str, ...]:
+            name = f"nddt-bench-{which}-{os.getpid()}"
+            _output(here, *known, *settings, *create, "--name", name)
             left.callback(_output, here, NDDT, "cleanup", "--name", name, "--yes")
             return (NDDT, "run", "--persistent", "--name", name, "--prompt", PROMPT)
 
-        plain, by_proxy = made(), made(fenced)
+        plain, by_proxy = made("plain"), made("fenced", fenced)
         for title, settings, run in (
             ("with --keyless", (keyless,), plain),
             ("by the proxy", (fenced,), by_proxy),

@@ -144,7 +144,7 @@ def specification(
         memory_gib=settings.memory_gib,
         is_offline=settings.network != "open",
         pids=settings.pids,
-        has_sudo=settings.sudo,
+        has_sudo=settings.sudo and user[0] != 0,
         has_readonly_root=settings.readonly_root,
         labels=naming.labels(
             owner=settings.owner,
@@ -161,8 +161,9 @@ def specification(
 def _writable(sandbox: providers.Specification) -> tuple[Path, ...]:
     """Give the directories of this machine that a sandbox can write to."""
     found = [one.source for one in sandbox.mounts if not one.readonly and one.source.is_dir()]
-    is_shown = sandbox.workspace and not sandbox.is_synced and not sandbox.is_readonly
-    return (sandbox.workspace, *found) if sandbox.workspace and is_shown else tuple(found)
+    if sandbox.workspace and not (sandbox.is_synced or sandbox.is_readonly):
+        found.insert(0, sandbox.workspace)
+    return tuple(found)
 
 
 def _model_url(settings: Settings, agent: agents.Agent, demo_url: str | None) -> str | None:

@@ -52,8 +52,8 @@ def _rows(settings: Settings) -> Iterator[tuple[str, ...]]:
     yield row("Docker inside", _DOCKER[settings.docker_forward], "NDDT_DOCKER_FORWARD")
     yield "hooks and the like", "told of when a session has changed them", "always"
     if settings.provider == "docker":
-        kept = "ten of root's, as you are root" if os.getuid() == 0 else "none"
-        kept = "ten of root's, by sudo" if settings.sudo and os.getuid() else kept
+        kept = "ten of root's, by sudo" if settings.sudo else "none"
+        kept = "ten of root's, as you are root" if os.getuid() == 0 else kept
         yield row("capabilities", kept, "NDDT_SUDO")
         system = "read-only, but for home and /tmp" if settings.readonly_root else "writable"
         yield row("its system", system, "NDDT_READONLY_ROOT")

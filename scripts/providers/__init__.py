@@ -52,7 +52,7 @@ class Specification:
     pids: int = 0
     """How many processes and threads it may have at a time; 0 means no limit."""
     has_sudo: bool = False
-    """Whether its user may become root; that it can is its image's."""
+    """Whether its user, who is not root, may become it; that it can is its image's."""
     has_readonly_root: bool = False
     """Whether only its home directory, /workspace and what is temporary can be changed."""
 

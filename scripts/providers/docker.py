@@ -313,13 +313,12 @@ def confinement(want: Specification) -> tuple[str, ...]:
 
     The engine's own filters of system calls (seccomp) and paths stay as they are.
     """
-    becomes_root = want.has_sudo and want.user != "root"
-    kept = ROOT_CAPABILITIES if want.user == "root" or becomes_root else ()
+    kept = ROOT_CAPABILITIES if want.user == "root" or want.has_sudo else ()
     words = ["--cap-drop=ALL"]
     if want.docker == "isolated":
         # newuidmap(1) gains its privilege from its file; it maps root, too, if that is the user.
         kept = (*kept, "SETFCAP", "SETGID", "SETUID")
-    elif not becomes_root:
+    elif not want.has_sudo:
         words += ["--security-opt=no-new-privileges"]
     words += [f"--cap-add={name}" for name in dict.fromkeys(kept)]
     words += [f"--pids-limit={want.pids}"] if want.pids else []

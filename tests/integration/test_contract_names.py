@@ -40,7 +40,7 @@ def hostile(nddt: Caller) -> Caller:
 def test_a_repository(hostile: Caller, outside: Outside, how: str, persistent: str) -> None:
     """Its names arrive as they are, wherever they are used; a terminal obeys none of them."""
     if (hostile.provider, how) == ("daytona", "mount"):
-        pytest.skip("there is no such thing")
+        pytest.skip("Daytona cannot see a directory of this machine")
     settings = {"NDDT_WORKSPACE": how, "NDDT_PERSISTENT": persistent}
     caller = hostile.having(**settings, GH_TOKEN="gh-test-token", NDDT_MODEL_ACCESS="tunnel")
     look = "git branch --show-current; git remote get-url origin; echo new >new; ls"

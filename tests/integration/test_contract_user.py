@@ -105,6 +105,14 @@ def somebody(
     shutil.rmtree(work)
 
 
+@pytest.fixture
+def settled(somebody: Caller) -> Caller:
+    """That user with the image for their id, whichever test comes first."""
+    done = somebody(somebody.task("build-image"), within_s=500)
+    assert done.code == 0, done.said
+    return somebody
+
+
 @ON_DOCKER
 def test_an_ordinary_user_owns_what_the_agent_writes(
     somebody: Caller,
@@ -136,27 +144,27 @@ def test_an_ordinary_user_owns_what_the_agent_writes(
 
 @ON_DOCKER
 def test_a_hostile_program_of_an_ordinary_user_gets_nowhere(
-    somebody: Caller, outside: Outside, base: Path
+    settled: Caller, outside: Outside, base: Path
 ) -> None:
     """As in test_contract_hardening.py, where the user may be root; programs lend it no rights."""
-    shutil.copy(HOSTILE, somebody.directory / "program.py")
+    shutil.copy(HOSTILE, settled.directory / "program.py")
 
-    done = somebody("shell", "--command", f"python3 program.py {base}/home {Path.home()}/.bashrc")
+    done = settled("shell", "--command", f"python3 program.py {base}/home {Path.home()}/.bashrc")
 
     assert (done.stdout, done.said) == (b"24\n", "")
-    check_nothing_is_left(somebody, outside)
+    check_nothing_is_left(settled, outside)
 
 
 @ON_DOCKER
 def test_a_user_becomes_root_where_that_is_chosen(
-    somebody: Caller, outside: Outside, base: Path
+    settled: Caller, outside: Outside, base: Path
 ) -> None:
     """With sudo, to install packages; that root of the sandbox's gets out as little as any."""
-    shutil.copy(HOSTILE, somebody.directory / "program.py")
+    shutil.copy(HOSTILE, settled.directory / "program.py")
     try_all = f"python3 program.py {base}/home"
-    own = somebody.having(NDDT_SUDO="true")
+    own = settled.having(NDDT_SUDO="true")
 
-    without = somebody("shell", "--command", "sudo id -u")
+    without = settled("shell", "--command", "sudo id -u")
     packages = own(
         *("shell", "--command"),
         "sudo apt-get update -q && sudo apt-get install -qy sl && id -u && sudo id -u",
@@ -165,8 +173,8 @@ def test_a_user_becomes_root_where_that_is_chosen(
     hostile = own("shell", "--command", f"sudo {try_all}")
 
     assert (without.code, without.stdout) == (127, b""), without.said
-    ids = [str(somebody.directory.stat().st_uid), "0"]
+    ids = [str(settled.directory.stat().st_uid), "0"]
     assert (packages.code, packages.lines[-2:]) == (0, ids), packages.said
     # The one that it is meant to have, of all that were tried.
     assert hostile.lines == ["privilege_of_a_program True", "24"], hostile.said
-    check_nothing_is_left(somebody, outside)
+    check_nothing_is_left(settled, outside)
