@@ -42,3 +42,26 @@ def proxies(environment: Mapping[str, str]) -> dict[str, str]:
         if value:
             found |= {name: value, name.lower(): value}
     return found
+
+
+def proxy_for(scheme: str, host: str, port: int, found: Mapping[str, str]) -> str:
+    """Choose the proxy that leads to a server; empty if none does.
+
+    NO_PROXY has names, each of which means the names below it, too, and its port alone if it has
+    one; `*` means all.
+
+    Args:
+        scheme: `http`, or `https` for all that goes through a tunnel.
+        host: Its name.
+        port: Its port.
+        found: See `proxies`.
+    """
+    words = found.get("NO_PROXY", "").lower().replace(",", " ").split()
+    names = (host.lower(), f"{host.lower()}:{port}")
+    without = [one.removeprefix("*").lstrip(".") for one in words]
+    if "*" in words or any(
+        f".{name}".endswith(f".{one}") for one in without if one for name in names
+    ):
+        return ""
+    url = found.get(f"{scheme.upper()}_PROXY") or found.get("ALL_PROXY", "")
+    return url if not url or "://" in url else f"http://{url}"

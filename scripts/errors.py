@@ -5,9 +5,17 @@ The codes are those of sysexits(3); an agent's own exit code is never changed.
 
 from __future__ import annotations
 
+import re
+import signal
+
+from scripts.plain_text import one_line, printable
+
 
 class NddtError(Exception):
     """An expected failure that the user can do something about.
+
+    Names of files and answers of a sandbox are in it: its text does nothing to a terminal, and no
+    name makes a line that looks like ours.
 
     Args:
         message: What happened, in one line.
@@ -26,8 +34,10 @@ class NddtError(Exception):
         self.detail = detail
 
     def __str__(self) -> str:
-        parts = [self.detail.rstrip()] if self.detail else []
-        parts.append(f"nddt: {self.message}" + (f" — {self.next_step}" if self.next_step else ""))
+        said = printable(self.detail.rstrip())
+        parts = [re.sub(r"^(?=nddt:)", "  ", said, flags=re.MULTILINE)] if said else []
+        step = f" — {self.next_step}" if self.next_step else ""
+        parts.append(one_line(f"nddt: {self.message}{step}"))
         return "\n".join(parts)
 
 
@@ -115,3 +125,11 @@ class EndedBySignalError(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(f"nddt: ended by signal {signum}")
         self.exit_code = 128 + signum
+
+
+class TimeIsUpError(EndedBySignalError):
+    """The time limit of what is being done is over, which `signals.limited` makes an NddtError."""
+
+    def __init__(self) -> None:
+        super().__init__(signal.SIGALRM)
+        self.exit_code = TimeLimitError.exit_code

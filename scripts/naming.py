@@ -5,18 +5,50 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
+import shutil
+import sys
 import time
 import unicodedata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
-    from pathlib import Path
 
+PROGRAM = "nddt"
+"""Our launcher."""
+ROOT = Path(__file__).resolve().parent.parent
+"""Of this very program."""
 LABEL = "nddt"
+GRANTS = f"{LABEL}.grants"
+"""Label of a sandbox: what it was made with."""
+
+
+SANDBOX = f"{LABEL}.sandbox"
+"""Label of a container: its own name, which no image can hand on to another."""
+
+
+def said(words: str) -> str:
+    """Write a command of ours as the user can type it: with the program that they have typed."""
+    return f"{_typed()} {words}"
+
+
+def _typed() -> str:
+    """Name the program that was typed, if it is our launcher; or `inv`, where its tasks are ours.
+
+    Elsewhere `inv` would run what is in the directory.
+    """
+    typed = Path(sys.argv[0])
+    if typed.name in {"inv", "invoke"} or typed.match("invoke/__main__.py"):
+        return "inv" if Path.cwd() == ROOT else shlex.quote(str(ROOT / PROGRAM))
+    if "/" not in sys.argv[0] or typed.resolve() != ROOT / PROGRAM:
+        return PROGRAM
+    on_path = shutil.which(typed.name) == sys.argv[0]
+    return typed.name if on_path else shlex.quote(sys.argv[0])
 
 
 def slug(text: str, length: int = 20) -> str:
@@ -71,6 +103,7 @@ def labels(
     pid: int,
     is_synced: bool = False,
     is_offline: bool = False,
+    maker: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Make the labels that every created thing carries.
 
@@ -82,6 +115,7 @@ def labels(
         pid: The creating process.
         is_synced: Whether the sandbox has a copy of the directory.
         is_offline: Whether the sandbox has no network.
+        maker: Labels of who makes it (`machine.makers`).
     """
     return {
         LABEL: mode,
@@ -92,4 +126,11 @@ def labels(
         f"{LABEL}.pid": str(pid),
         **({f"{LABEL}.sync": "true"} if is_synced else {}),
         **({f"{LABEL}.offline": "true"} if is_offline else {}),
+        **(maker or {}),
     }
+
+
+def number(label: str) -> int:
+    """Read a number from a label, which anybody can have written; 0 if it is none."""
+    found = re.fullmatch(r"[0-9]{1,10}", label)
+    return min(int(found[0]), (1 << 31) - 1) if found else 0

@@ -12,6 +12,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from scripts import naming
 from scripts.errors import EndedBySignalError
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ def _stand_in(name: str, **content: object) -> ModuleType:
     return sys.modules.setdefault(name, module)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Run tasks as `inv` would; see `cli.main`."""
+def main(argv: Sequence[str], typed: str = naming.PROGRAM) -> None:
+    """Run tasks; see `cli.main`."""
     try:
-        _main(argv)
+        _main(argv, typed)
     except RuntimeError as error:
         # What a signal raises while a class is made, Python before 3.12 hides in this.
         hidden = error.__cause__
@@ -38,9 +39,9 @@ def main(argv: Sequence[str]) -> None:
         raise
 
 
-def _main(argv: Sequence[str]) -> None:
+def _main(argv: Sequence[str], typed: str) -> None:
     if argv[:1] == ["--pipe"]:  # see guests.py; invoke has no business there
-        from scripts import guests  # noqa: PLC0415
+        from scripts.commands import guests  # noqa: PLC0415
 
         guests.main(argv[1:])
     # Imports make much that stays, and looking through it again and again takes 5 ms.
@@ -55,4 +56,4 @@ def _main(argv: Sequence[str]) -> None:
         # Whoever wants the real one from here on gets it.
         if getattr(module, "__spec__", None) is None:
             del sys.modules[module.__name__]
-    cli.main(argv)
+    cli.main(argv, typed)

@@ -14,14 +14,19 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from scripts import env_file, settings, trust
+from scripts.configuration import reading, trust
+from scripts.settings import env_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from scripts.host import Host
-    from scripts.image import Recipe
-    from scripts.providers import Link, Sandbox, Specification
+    from _typeshed import DataclassInstance
+
+    from scripts.contracts.action import Action
+    from scripts.contracts.image import Recipe
+    from scripts.contracts.sandbox import Link, Sandbox, Specification
+    from scripts.settings import fields
+    from scripts.settings.host import Host
 
 # A shell starts what runs in its background with SIGINT and SIGQUIT ignored, and nohup(1) with
 # SIGHUP; no program that a test starts and ends with them could undo that.
@@ -44,56 +49,75 @@ class Memory:
 
     NAME: str = "memory"
     TITLE: str = "Memory"
-    IS_REMOTE: bool = False
+    SETTINGS: type[DataclassInstance] | None = None
+    USUAL: Mapping[str, int] = field(default_factory=dict)
+    VARIABLES: tuple[str, ...] = ()
+    ACTIONS: tuple[Action, ...] = ()
+    LISTENERS: tuple[str, ...] = ()
+    STARTS_SLOWLY: bool = False
+    ANSWERS_SLOWLY: bool = False
+    FALLS_SILENT: bool = False
+    BREAKS: bool = False
+    HAS_ROUTES: bool = False
     found: list[Sandbox] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
 
-    def workspace(self, settings: settings.Settings) -> str:  # noqa: ARG002
+    def is_set_up(self, settings: fields.Settings) -> bool:  # noqa: ARG002
+        """Need nothing."""
+        return True
+
+    def posture(self, settings: fields.Settings) -> tuple[tuple[str, str, str], ...]:  # noqa: ARG002
+        """Have none."""
+        return ()
+
+    def idle_s(self, settings: fields.Settings) -> int:  # noqa: ARG002
+        """Stop none."""
+        return 0
+
+    def workspace(self, settings: fields.Settings) -> str:  # noqa: ARG002
         """Show the directory itself."""
         return "mount"
 
-    def user(self, settings: settings.Settings) -> tuple[int, int]:  # noqa: ARG002
+    def user(self, settings: fields.Settings) -> tuple[int, int]:  # noqa: ARG002
         """Give an ordinary one."""
         return (1000, 1000)
 
-    def network(self, settings: settings.Settings, found: Host) -> Host:  # noqa: ARG002
+    def network(self, settings: fields.Settings, found: Host) -> Host:  # noqa: ARG002
         """Give all of it."""
         return found
 
-    def image_name(self, settings: settings.Settings, recipe: Recipe, version: str) -> str:  # noqa: ARG002
+    def image_name(self, settings: fields.Settings, recipe: Recipe, version: str) -> str:  # noqa: ARG002
         """Say what the image is of."""
         return f"memory:{recipe.tag(version)}"
 
-    def docker_risk(self, settings: settings.Settings) -> str:  # noqa: ARG002
+    def docker_risk(self, settings: fields.Settings) -> str:  # noqa: ARG002
         """See none."""
         return ""
 
-    def disks(self, settings: settings.Settings) -> tuple[Path, ...]:  # noqa: ARG002
+    def disks(self, settings: fields.Settings) -> tuple[Path, ...]:  # noqa: ARG002
         """Fill none."""
         return ()
 
-    def check_mount(self, settings: settings.Settings) -> None:
+    def check_mount(self, settings: fields.Settings) -> None:
         """Take any directory."""
 
-    def check_limits(self, settings: settings.Settings) -> None:
+    def check_limits(self, settings: fields.Settings) -> None:
         """Take any limit."""
 
-    def prepare(self, settings: settings.Settings, *, yes: bool) -> None:
+    def prepare(self, settings: fields.Settings, *, yes: bool) -> None:
         """Need nothing."""
 
-    def has_image(self, settings: settings.Settings, name: str) -> bool:
+    def find_image(self, settings: fields.Settings, name: str) -> bool:
         """Have none."""
         raise NotImplementedError
 
-    def build(
-        self, settings: settings.Settings, recipe: Recipe, version: str, *, yes: bool
-    ) -> None:
+    def build(self, settings: fields.Settings, recipe: Recipe, version: str, *, yes: bool) -> None:
         """Build none."""
         raise NotImplementedError
 
     def look_up(
         self,
-        settings: settings.Settings,
+        settings: fields.Settings,
         recipe: Recipe,
         package: str,
         build_tools: Callable[[], None],
@@ -101,23 +125,23 @@ class Memory:
         """Know none."""
         raise NotImplementedError
 
-    def ask(self, settings: settings.Settings, image: str, words: Sequence[str]) -> str:
+    def ask(self, settings: fields.Settings, image: str, words: Sequence[str]) -> str:
         """Run nothing."""
         raise NotImplementedError
 
     def ephemeral(
-        self, settings: settings.Settings, want: Specification, image: str, link: Link
+        self, settings: fields.Settings, want: Specification, image: str, link: Link
     ) -> AbstractContextManager[tuple[str, ...]]:
         """Reach none."""
         raise NotImplementedError
 
     def known_pipe(
-        self, settings: settings.Settings, name: str, link: Link
+        self, settings: fields.Settings, name: str, link: Link
     ) -> tuple[str, ...] | None:
         """Know none."""
         raise NotImplementedError
 
-    def pipe(self, settings: settings.Settings, sandbox: Sandbox, link: Link) -> tuple[str, ...]:
+    def pipe(self, settings: fields.Settings, sandbox: Sandbox, link: Link) -> tuple[str, ...]:
         """Reach none."""
         raise NotImplementedError
 
@@ -125,39 +149,37 @@ class Memory:
         """Know nothing."""
         raise NotImplementedError
 
-    def pipe_environment(self, settings: settings.Settings) -> Mapping[str, str]:
+    def pipe_environment(self, settings: fields.Settings) -> Mapping[str, str]:
         """Need nothing."""
         raise NotImplementedError
 
-    def create(self, settings: settings.Settings, want: Specification, image: str) -> Sandbox:
+    def create(self, settings: fields.Settings, want: Specification, image: str) -> Sandbox:
         """Make none."""
         raise NotImplementedError
 
-    def find(self, settings: settings.Settings, name: str) -> Sandbox | None:  # noqa: ARG002
+    def find(self, settings: fields.Settings, name: str) -> Sandbox | None:  # noqa: ARG002
         """Look one up."""
         return next((one for one in self.found if one.name == name), None)
 
-    def sandboxes(self, settings: settings.Settings) -> tuple[Sandbox, ...]:  # noqa: ARG002
+    def sandboxes(self, settings: fields.Settings) -> tuple[Sandbox, ...]:  # noqa: ARG002
         """List all."""
         return tuple(self.found)
 
-    def start(self, settings: settings.Settings, sandbox: Sandbox) -> None:  # noqa: ARG002
+    def start(self, settings: fields.Settings, sandbox: Sandbox) -> None:  # noqa: ARG002
         """Note it."""
         self.done.append(f"start {sandbox.name}")
 
-    def stop(self, settings: settings.Settings, sandbox: Sandbox) -> None:  # noqa: ARG002
+    def stop(self, settings: fields.Settings, sandbox: Sandbox) -> None:  # noqa: ARG002
         """Note it."""
         self.done.append(f"stop {sandbox.name}")
 
-    def remove(self, settings: settings.Settings, sandbox: Sandbox) -> None:  # noqa: ARG002
-        """Forget one, known by the provider's own object if it has one."""
-        self.found = [
-            one for one in self.found if (one.handle, one.name) != (sandbox.handle, sandbox.name)
-        ]
+    def remove(self, settings: fields.Settings, sandbox: Sandbox) -> None:  # noqa: ARG002
+        """Forget one."""
+        self.found = [one for one in self.found if one.id != sandbox.id]
 
     def prune_images(
         self,
-        settings: settings.Settings,  # noqa: ARG002
+        settings: fields.Settings,  # noqa: ARG002
         owner: str,
         keep: int,
     ) -> tuple[str, ...]:
@@ -190,23 +212,29 @@ class Project:
 
     def agree(self) -> None:
         """Agree to the project's .env file as it is."""
-        found = env_file.read(self.env_file)
+        found = env_file.read_env_file(self.env_file)
         assert found
-        trust.agree(self.environ, found)
+        trust.agree_to_env_file(self.environ, found)
 
     def write_user_file(self, text: str) -> None:
         """Write the user's .env file."""
         self.user_file.parent.mkdir(parents=True, exist_ok=True)
         self.user_file.write_text(text, encoding="utf-8")
 
-    def load(self, **options: str | bool | None) -> settings.Settings:
+    def load(self, **options: str | bool | None) -> fields.Settings:
         """Load the settings with these options."""
-        return settings.load(self.directory, self.environ, options)
+        return reading.load(self.directory, self.environ, options)
 
-    def load_for_provider(self, **options: str | bool | None) -> settings.Settings:
+    def load_for_provider(self, **options: str | bool | None) -> fields.Settings:
         """Load the settings as a command does, which knows its provider."""
         loaded = self.load(**options)
         return replace(loaded, workspace=loaded.workspace or self.provider.workspace(loaded))
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere() -> None:
+    """Let each test have a current directory of its own: a command has one, once."""
+    reading._here.cache_clear()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scripts.messages_api import (
+from scripts.demo.messages_api import (
     Answer,
     Failure,
     Request,
@@ -19,7 +19,7 @@ from scripts.messages_api import (
     is_conversation,
     side_answer,
 )
-from scripts.model_endpoint import Endpoint
+from scripts.demo.model_endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

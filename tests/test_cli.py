@@ -18,8 +18,8 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import scripts
-from scripts.cli import NddtTask, in_group, remainder, task, with_prompt
-from scripts.errors import NddtError, UsageError
+from scripts.cli import NddtTask, remainder, task
+from scripts.errors import NddtError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # What ./nddt starts, see there; without an environment of its own.
@@ -31,11 +31,12 @@ import json, os, sys, time
 from invoke.collection import Collection
 from scripts.cli import remainder, task
 from scripts.errors import ConfigError
+from scripts.naming import said
 
-@task(iterable=["mount"])
-def run(_c, prompt="", model="", mount=None):
+@task(iterable=["mount"], plans=True)
+def run(_c, prompt="", model="", mount=None, agent_args=""):
     """Run a prompt."""
-    print(json.dumps([prompt, model, mount, remainder(sys.argv)]))
+    print(json.dumps([prompt, model, mount, [*agent_args.split(), *remainder(sys.argv)]]))
 
 @task(aliases=["connect"])
 def attach(_c):
@@ -66,13 +67,19 @@ def crash(_c):
 def sleep(_c):
     """Sleep."""
     print("asleep", file=sys.stderr, flush=True)
-    time.sleep(60)
+    for _ in range(600):  # a signal that comes just before a sleep is heard after it
+        time.sleep(0.1)
 
 @task
 def spam(_c):
     """Print a lot."""
     for number in range(100_000):
         print(number)
+
+@task
+def advice(_c):
+    """Say what to type."""
+    print(said("protected"))
 
 @task
 def pipe(_c):
@@ -88,7 +95,7 @@ def cleanup_of(name):
         print(name)
     return cleanup
 
-ns = Collection(run, attach, code, truth, fail, crash, sleep, spam, pipe)
+ns = Collection(run, attach, advice, code, truth, fail, crash, sleep, spam, pipe)
 for name in ("docker", "daytona"):
     group = Collection(name)
     group.add_task(cleanup_of(name))
@@ -113,14 +120,20 @@ def argv(root: Path, *words: str) -> list[str]:
     return [sys.executable, "-I", "-c", LAUNCHER, str(root), *words]
 
 
-def nddt(root: Path, *words: str) -> Done:
+def nddt(root: Path, *words: str, cwd: Path = Path("/")) -> Done:
     """Run like ./nddt, from another directory."""
     return subprocess.run(
-        argv(root, *words), capture_output=True, text=True, check=False, timeout=60, cwd="/"
+        argv(root, *words),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
     )
 
 
-def inv(root: Path, *words: str) -> Done:
+def inv(root: Path, *words: str, cwd: Path | None = None) -> Done:
     """Run like inv."""
     return subprocess.run(
         [sys.executable, "-m", "invoke", *words],
@@ -128,7 +141,7 @@ def inv(root: Path, *words: str) -> Done:
         text=True,
         check=False,
         timeout=60,
-        cwd=root,
+        cwd=cwd or root,
     )
 
 
@@ -268,8 +281,10 @@ def test_closed_stdout_is_no_error(root: Path) -> None:
     [
         (["Explain DI"], ["Explain DI", "", [], []]),
         (["Explain DI", "--model", "opus"], ["Explain DI", "opus", [], []]),
-        (["explain", "--mount=a", "--mount", "b"], ["explain", "", ["a", "b"], []]),
-        (["--echo", "it's a=b --x; $HOME", "--", "x y"], ["it's a=b --x; $HOME", "", [], ["x y"]]),
+        (["--mount=a", "--mount", "b", "say it"], ["say it", "", ["a", "b"], []]),
+        (["run", "--model", "opus", "say it"], ["say it", "opus", [], []]),
+        (["-p", "hello"], ["hello", "", [], ["-p"]]),
+        (["--dry", "it's a=b --x; $HOME", "--", "x y"], ["it's a=b --x; $HOME", "", [], ["x y"]]),
         (["run", "--prompt", "attach"], ["attach", "", [], []]),
         (["attach it"], ["attach it", "", [], []]),
         ([""], ["", "", [], []]),
@@ -298,26 +313,29 @@ def test_names_of_tasks_stay_tasks(root: Path, name: str) -> None:
             ["atach", "--x"],
             (
                 "atach is no task; did you mean attach? — to send it as a prompt: "
-                "./nddt run --prompt atach"
+                "nddt run --prompt atach; all tasks: nddt --list"
             ),
         ),
         (
             ["docker.cleenup"],
             (
                 "docker.cleenup is no task; did you mean docker.cleanup? — to send it as a prompt: "
-                "./nddt run --prompt docker.cleenup"
+                "nddt run --prompt docker.cleenup; all tasks: nddt --list"
             ),
         ),
         (
             ["docker"],
             (
-                "docker is a group of tasks: ./nddt --list docker — to send it as a prompt: "
-                "./nddt run --prompt docker"
+                "docker is a group of tasks: nddt --list docker — to send it as a prompt: "
+                "nddt run --prompt docker"
             ),
         ),
         (
             ["fix", "it's", "--model", "opus"],
-            "a prompt is one argument — quote it: ./nddt 'fix it'\"'\"'s'",
+            (
+                "fix is no task — to send it as a prompt: nddt run --prompt 'fix it'\"'\"'s opus'; "
+                "all tasks: nddt --list"
+            ),
         ),
     ],
 )
@@ -328,29 +346,6 @@ def test_likely_mistake_is_no_prompt(root: Path, words: list[str], message: str)
     assert (done.returncode, done.stdout, done.stderr) == (64, "", f"nddt: {message}\n")
 
 
-def test_without_a_run_task_words_stay_as_they_are() -> None:
-    """Invoke then says what it does not know."""
-    assert with_prompt(["hello"], {"attach"}, ()) == ["hello"]
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["network", "allow", "a.org"], ["network.allow", "a.org"]),
-        (["network", "list"], ["network", "list"]),
-        (["network", "nonsense"], ["network", "nonsense"]),
-        (["network"], ["network"]),
-        (["network", "--verbose"], ["network", "--verbose"]),
-        (["docker", "list"], ["docker", "list"]),
-    ],
-)
-def test_a_group_and_its_task(words: list[str], expected: list[str]) -> None:
-    """Are one task, unless the second is a task of its own: tasks follow each other."""
-    tasks = {"network", "network.allow", "list", "docker.list"}
-
-    assert in_group(words, tasks) == expected
-
-
 @pytest.mark.parametrize(
     "words", [["cp", "--help"], ["network.deny", "-h"], ["network", "allow", "--help"]]
 )
@@ -359,19 +354,31 @@ def test_help_for_a_task_with_arguments(words: list[str]) -> None:
     done = nddt(REPOSITORY, *words)
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"Usage: nddt [--core-opts] {'.'.join(words[:-1])} ")
+    assert done.stdout.startswith(f"Usage: nddt {'.'.join(words[:-1])} ")
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--bogus"], "no idea what '--bogus' is — see: ./nddt --list"),
-        (["run", "--bogus"], "no idea what '--bogus' is — see: ./nddt run --help"),
-        (["list", "bogus"], "no idea what 'bogus' is — see: ./nddt list --help"),
-        (["run", "--output-format"], "--output-format needs a value — see: ./nddt run --help"),
+        (["--bogus"], "no idea what '--bogus' is — see: nddt --help"),
+        (
+            ["run", "--bogus"],
+            (
+                "no idea what '--bogus' is — an option of the agent's own stands after --; see: "
+                "nddt run --help"
+            ),
+        ),
+        (
+            ["list", "bogus"],
+            (
+                "bogus is no task — to send it as a prompt: nddt run --prompt 'list bogus'; all "
+                "tasks: nddt --list"
+            ),
+        ),
+        (["run", "--output-format"], "--output-format needs a value — see: nddt run --help"),
         (
             ["cp", "a"],
-            "'cp' did not receive required positional arguments: 'target' — see: ./nddt cp --help",
+            "cp needs TARGET — see: nddt cp --help",
         ),
     ],
 )
@@ -380,6 +387,61 @@ def test_what_invoke_does_not_understand(words: list[str], expected: str) -> Non
     done = nddt(REPOSITORY, *words)
 
     assert (done.returncode, done.stderr) == (64, f"nddt: {expected}\n")
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A directory with code for invoke, which says so if it is run."""
+    for name in ("tasks.py", "invoke.py", "evil.py"):
+        (tmp_path / name).write_text("open('ran', 'w')")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--search-root=."],
+        ["-r."],
+        ["attach", "--search-root=."],
+        ["--collection=evil"],
+        ["-cevil", "attach"],
+        ["--config=invoke.py", "attach"],
+        ["-finvoke.py"],
+        ["-Rf", "invoke.py"],
+        ["--no-dedupe"],
+        ["--pty"],
+        ["-T", "3"],
+        ["-e"],
+        ["--hide=out"],
+        ["--list-depth=x"],
+        ["--list-format=json"],
+    ],
+)
+def test_no_word_chooses_the_code(root: Path, hostile: Path, words: list[str]) -> None:
+    """It may be somebody else's text, meant as a prompt."""
+    done = nddt(root, *words, cwd=hostile)
+
+    assert done.returncode == 64
+    assert done.stderr.startswith("nddt: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (hostile / "ran").exists()
+
+
+def test_completion_runs_nothing_of_the_directory(root: Path, hostile: Path) -> None:
+    """Nor does it offer what chooses code."""
+    done = nddt(root, "--complete", "--", "nddt --search-root=. -", cwd=hostile)
+
+    assert "--list" in done.stdout.split()
+    assert "--search-root" not in done.stdout
+    assert not (hostile / "ran").exists()
+
+
+def test_what_inv_is_advised(root: Path, tmp_path: Path) -> None:
+    """Elsewhere than here it would run what is in the directory."""
+    elsewhere = inv(root, "--search-root", str(root), "advice", cwd=tmp_path)
+
+    assert inv(root, "advice").stdout == "inv protected\n"
+    assert elsewhere.stdout == f"{root}/nddt protected\n"
 
 
 def test_version_is_that_of_the_project(root: Path) -> None:
@@ -392,12 +454,15 @@ def test_version_is_that_of_the_project(root: Path) -> None:
 
 @pytest.mark.parametrize("words", [["--help"], []])
 def test_help_names_the_program(root: Path, words: list[str]) -> None:
-    """Not inv."""
-    assert nddt(root, *words).stdout.startswith("Usage: nddt [--core-opts] ")
+    """Not invoke, whose own options mean nothing here."""
+    shown = nddt(root, *words).stdout
+
+    assert shown.startswith('Usage: nddt "PROMPT" ')
+    assert "--core-opts" not in shown
 
 
 def test_list_shows_tasks_and_keeps_their_bytecode(root: Path) -> None:
-    """Unlike inv, which compiles them at each call."""
+    """Unlike invoke, which compiles them at each call."""
     shutil.rmtree(root / "__pycache__", ignore_errors=True)
 
     assert "  attach (connect)   Attach.\n" in nddt(root, "--list").stdout
@@ -448,9 +513,3 @@ def test_failure_reaches_a_caller_in_python() -> None:
 
     assert caught.value.code == 1
     assert isinstance(caught.value.__cause__, NddtError)
-
-
-def test_group_is_named_before_a_similar_task() -> None:
-    """The group's name may be similar to a task's."""
-    with pytest.raises(UsageError, match="group of tasks"):
-        with_prompt(["docker"], {"run", "dockers"}, {"docker"})

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
+import textwrap
 import time
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import daytona as daytona_sdk
 import pytest
-from daytona import (
-    CreateSandboxFromSnapshotParams,
-    CreateSnapshotParams,
-    Daytona,
-    DaytonaConfig,
-    Image,
-    ListSandboxesQuery,
-    Resources,
-    SandboxState,
-)
 from daytona.common.errors import (
     DaytonaAuthenticationError,
     DaytonaBadRequestError,
@@ -39,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from daytona import Sandbox
+    from daytona import Daytona, Sandbox
 
 # Polling by flag is the SDK's fastest way to see a state; it calls that deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -56,7 +49,7 @@ SNAPSHOT = "small:1"
 def client_of(double: DaytonaDouble, **config: Any) -> Daytona:  # noqa: ANN401  # the SDK's own
     """Make the SDK's client of a double."""
     known = {"api_key": double.api_key, "api_url": double.url, "use_deprecated_polling": True}
-    return Daytona(DaytonaConfig(**{**known, **config}))
+    return daytona_sdk.Daytona(daytona_sdk.DaytonaConfig(**{**known, **config}))
 
 
 def build(client: Daytona, path: Path, name: str = SNAPSHOT, text: str = DOCKERFILE) -> list[str]:
@@ -64,10 +57,10 @@ def build(client: Daytona, path: Path, name: str = SNAPSHOT, text: str = DOCKERF
     dockerfile = path / "Dockerfile"
     dockerfile.write_text(text, encoding="utf-8")
     lines: list[str] = []
-    wish = CreateSnapshotParams(
+    wish = daytona_sdk.CreateSnapshotParams(
         name=name,
-        image=Image.from_dockerfile(dockerfile),
-        resources=Resources(cpu=2, memory=4, disk=8),
+        image=daytona_sdk.Image.from_dockerfile(dockerfile),
+        resources=daytona_sdk.Resources(cpu=2, memory=4, disk=8),
     )
     client.snapshot.create(wish, on_logs=lines.append)
     return lines
@@ -76,7 +69,7 @@ def build(client: Daytona, path: Path, name: str = SNAPSHOT, text: str = DOCKERF
 def create(client: Daytona, name: str, **wish: Any) -> Sandbox:  # noqa: ANN401  # the SDK's own
     """Create a sandbox from the small snapshot."""
     known = {"name": name, "snapshot": SNAPSHOT, "auto_stop_interval": 0}
-    return client.create(CreateSandboxFromSnapshotParams(**{**known, **wish}))
+    return client.create(daytona_sdk.CreateSandboxFromSnapshotParams(**{**known, **wish}))
 
 
 @contextmanager
@@ -265,15 +258,20 @@ def test_a_long_list_comes_in_pages(client: Daytona, double: DaytonaDouble) -> N
         for n in range(250)
     )
     double.forget_requests()
-    found = list(client.list(ListSandboxesQuery(labels={"all": "yes"})))
+    found = list(client.list(daytona_sdk.ListSandboxesQuery(labels={"all": "yes"})))
     assert len({box.id for box in found}) == len(found) == 250
     assert len(double.requests()) == 3
     assert next(box.desired_state for box in found if box.name == "Row-7") == "destroyed"
-    one = client.list(ListSandboxesQuery(labels={"owner": "owner-1", "all": "yes"}, limit=200))
+    one = client.list(
+        daytona_sdk.ListSandboxesQuery(labels={"owner": "owner-1", "all": "yes"}, limit=200)
+    )
     assert sum(1 for _ in one) == 83
-    assert len(list(client.list(ListSandboxesQuery(name="row-24")))) == 11
+    assert len(list(client.list(daytona_sdk.ListSandboxesQuery(name="row-24")))) == 11
     assert all(
-        b.name == "Row-7" for b in client.list(ListSandboxesQuery(states=[SandboxState.DESTROYING]))
+        b.name == "Row-7"
+        for b in client.list(
+            daytona_sdk.ListSandboxesQuery(states=[daytona_sdk.SandboxState.DESTROYING])
+        )
     )
     with refused(DaytonaConflictError, "Sandbox state change in progress"):
         client.get("Row-8").delete()
@@ -281,7 +279,7 @@ def test_a_long_list_comes_in_pages(client: Daytona, double: DaytonaDouble) -> N
 
 def test_a_list_lags_behind(client: Daytona, double: DaytonaDouble) -> None:
     """What is new is not in it yet, what is gone still is; a get tells the truth."""
-    query = ListSandboxesQuery(labels={"lag": "yes"})
+    query = daytona_sdk.ListSandboxesQuery(labels={"lag": "yes"})
     double.options.list_lag_s = 0.5
     try:
         double.add_sandboxes([Row(name="late", labels={"lag": "yes"})])
@@ -337,7 +335,9 @@ def test_a_build_log_can_be_followed(
     lines: list[str] = []
     dockerfile = tmp_path / "Dockerfile"
     dockerfile.write_text(DOCKERFILE, encoding="utf-8")
-    wish = CreateSnapshotParams(name="logged", image=Image.from_dockerfile(dockerfile))
+    wish = daytona_sdk.CreateSnapshotParams(
+        name="logged", image=daytona_sdk.Image.from_dockerfile(dockerfile)
+    )
     try:
         with pytest.raises(DaytonaError, match="Unable to locate package"):
             client.snapshot.create(wish, on_logs=lines.append)
@@ -349,10 +349,10 @@ def test_a_build_log_can_be_followed(
 
 def snapshot_wish(
     name: str, image: str = "debian:trixie-slim", cpu: int = 1, region: str | None = None
-) -> CreateSnapshotParams:
+) -> daytona_sdk.CreateSnapshotParams:
     """Ask for a snapshot of a pulled image."""
-    return CreateSnapshotParams(
-        name=name, image=image, resources=Resources(cpu=cpu), region_id=region
+    return daytona_sdk.CreateSnapshotParams(
+        name=name, image=image, resources=daytona_sdk.Resources(cpu=cpu), region_id=region
     )
 
 
@@ -473,7 +473,11 @@ def test_a_lost_command_runs_on(login: Login, double: DaytonaDouble, sandbox: Sa
 
 
 def test_a_token_that_opens_nothing(
-    login: Login, client: Daytona, double: DaytonaDouble, sandbox: Sandbox, tmp_path: Path
+    login: Login,
+    client: Daytona,
+    double: DaytonaDouble,
+    sandbox: Sandbox,
+    tmp_path: Path,
 ) -> None:
     """A second token, its end, and a stopped sandbox close the door: always 255."""
     second = Login(sandbox, tmp_path)
@@ -632,3 +636,25 @@ def test_nothing_is_left() -> None:
 def _containers(label: str) -> list[bytes]:
     argv = ["docker", "ps", "-aq", "--filter", f"label=daytona-double={label}"]
     return subprocess.run(argv, capture_output=True, check=True).stdout.split()
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["a client has gone", "a client waits"])
+def test_the_end_leaves_no_request_pending(gone: bool) -> None:  # noqa: FBT001
+    """What hangs is ended with the server, and what happened to it is said by nobody."""
+    source = f"""
+        import socket, urllib.parse
+        from tests.daytona_double import DaytonaDouble, Fault
+        with DaytonaDouble() as double:
+            double.fail(Fault(kind="hang", match="GET *", seconds=None, times=None))
+            where = urllib.parse.urlsplit(double.url)
+            client = socket.create_connection((where.hostname, where.port))
+            client.sendall(b"GET /api/sandbox HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+            while not double.requests():
+                pass
+            if {gone}:
+                client.close()
+                double.sandboxes()
+        """
+    words = (sys.executable, "-c", textwrap.dedent(source))
+    done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -59,3 +59,33 @@ def test_proxy_in_both_cases() -> None:
 def test_empty_proxy() -> None:
     """Is none."""
     assert env_forward.proxies({"HTTP_PROXY": "", "https_proxy": ""}) == {}
+
+
+@pytest.mark.parametrize(
+    ("without", "expected"),
+    [
+        ("", False),
+        ("b.test", False),
+        ("a.test", True),
+        ("x, .test", True),
+        ("x .TEST", True),
+        ("*.test", True),
+        ("a.test:8080", True),
+        ("*.test:8080", True),
+        ("a.test:8081", False),
+        ("*.test:8081", False),
+        ("xa.test", False),
+        ("*", True),
+        (",", False),
+        (".", False),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_hosts_that_need_no_proxy(scheme: str, without: str, expected: bool) -> None:  # noqa: FBT001
+    """NO_PROXY names hosts and domains, and a port where it has one."""
+    found = {"HTTP_PROXY": "one.test:1", "ALL_PROXY": "http://two.test", "NO_PROXY": without}
+
+    chosen = env_forward.proxy_for(scheme, "A.test", 8080, found)
+
+    usual = {"http": "http://one.test:1", "https": "http://two.test"}[scheme]
+    assert chosen == ("" if expected else usual)

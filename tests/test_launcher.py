@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -41,6 +43,7 @@ def where(_c):
         "cwd": os.getcwd(),
         "invoke": invoke.__file__,
         "scripts": scripts.__file__,
+        "path": os.environ["PATH"],
         "rest": remainder(sys.argv),
     }))
 '''
@@ -81,11 +84,23 @@ def offline(env: Env) -> Env:
     return {**env, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
 
 
+NEEDED = ("invoke", "python-dotenv")
+"""What one task takes of the requirements; all of them take ten times as long to install."""
+
+
+def needed_requirements() -> str:
+    """Cut down the requirements to those."""
+    entries = re.split(
+        r"^(?=[a-z])", (REPOSITORY / "requirements.lock").read_text(), flags=re.MULTILINE
+    )
+    return "".join(one for one in entries if one.split("==")[0] in NEEDED)
+
+
 def copy_repository(to: Path) -> Path:
     """Copy what a first use needs, with one task that tells about itself."""
     to.mkdir(parents=True)
     shutil.copy2(REPOSITORY / "nddt", to)
-    shutil.copy2(REPOSITORY / "requirements.lock", to)
+    (to / "requirements.lock").write_text(needed_requirements())
     shutil.copy2(REPOSITORY / "pyproject.toml", to)
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(REPOSITORY / "scripts", to / "scripts", ignore=ignore)
@@ -156,9 +171,21 @@ def test_first_use_installs_and_runs_the_task(first: tuple[Path, Done]) -> None:
     assert Path(said(done)["invoke"]).is_relative_to(root / ".venv")
     assert [line.split()[1] for line in done.stderr.splitlines()] == ["installing", "ready"]
     assert list((root / "__pycache__").glob("tasks.*.pyc"))
-    assert list((root / "scripts/__pycache__").glob("cli.*.pyc"))
+    assert list((root / "scripts/cli/__pycache__").glob("*.pyc"))
     assert list(root.glob(".venv/lib/*/site-packages/invoke/__pycache__/*.pyc"))
     assert said(done)["inherited"] == []
+
+
+@pytest.mark.exhaustive
+def test_first_use_with_all_requirements(tmp_path: Path, env: Env) -> None:
+    """They fit together, and each is what the lock says."""
+    root = copy_repository(tmp_path / "repository")
+    shutil.copy2(REPOSITORY / "requirements.lock", root)
+
+    done = run(root / "nddt", "where", env=env)
+
+    assert said(done)
+    assert run(root / ".venv/bin/python", "-m", "pip", "check", env=env).returncode == 0
 
 
 @pytest.mark.parametrize("relative", [False, True])
@@ -200,6 +227,32 @@ def test_repository_behind_a_symlinked_directory(made: Path, tmp_path: Path, env
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("nddt", "nddt"),
+        ("other", "other"),
+        ("./link", "./link"),
+        ("'{made}/nddt'", "{quoted}"),
+        ("'{here}/it'\"'\"'s a link'", "'{here}/it'\"'\"'s a link'"),
+    ],
+)
+def test_messages_name_what_was_typed(
+    made: Path, tmp_path: Path, env: Env, typed: str, said: str
+) -> None:
+    """A link on PATH, another one, a path: what they say can be typed as it stands."""
+    (tmp_path / "bin").mkdir()
+    for link in ("bin/nddt", "bin/other", "link", "it's a link"):
+        (tmp_path / link).symlink_to(made / "nddt")
+    environ = {**env, "PATH": f"{tmp_path / 'bin'}:{env['PATH']}"}
+
+    line = typed.format(made=made, here=tmp_path)
+    done = run("sh", "-c", f"{line} --bogus", env=environ, cwd=tmp_path)
+
+    told = said.format(quoted=shlex.quote(f"{made}/nddt"), here=tmp_path)
+    assert done.stderr == f"nddt: no idea what '--bogus' is — see: {told} --help\n"
+
+
 def test_callers_modules_are_never_imported(made: Path, tmp_path: Path, env: Env) -> None:
     """Not from the current directory, and not from PYTHONPATH."""
     (tmp_path / "scripts").mkdir()
@@ -210,6 +263,72 @@ def test_callers_modules_are_never_imported(made: Path, tmp_path: Path, env: Env
     done = run(made / "nddt", "where", env=hostile, cwd=tmp_path)
 
     assert said(done)["scripts"] == str(made / "scripts/__init__.py")
+
+
+def hostile_programs(place: Path, ran: Path) -> None:
+    """Put programs into a directory that tell if they are run."""
+    place.mkdir(parents=True, exist_ok=True)
+    for tool in (*TOOLS, "python3", "uv", "docker", "ssh"):
+        (place / tool).write_text(f'#!/bin/sh\necho {tool} >>"{ran}"\nexit 1\n')
+        (place / tool).chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    "path", [":{}", "{}:", ".:{}", "bin:{}", "./bin::{}", "../w/bin:{}", "*:{}"]
+)
+def test_no_program_of_the_directory_is_run(
+    made: Path, env: Env, tmp_path: Path, path: str
+) -> None:
+    """Whatever is relative in PATH: neither by the launcher nor, of its PATH, by what it starts."""
+    here = tmp_path / "w"
+    for place in (here, here / "bin"):
+        hostile_programs(place, tmp_path / "ran")
+    (tmp_path / "link").symlink_to(made / "nddt")
+
+    done = run(tmp_path / "link", "where", env={**env, "PATH": path.format(env["PATH"])}, cwd=here)
+
+    assert said(done)["path"] == env["PATH"]
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+@pytest.mark.parametrize(
+    "place", ["w/.venv/bin", "w/deep/node_modules/.bin", "link-to-w/.venv/bin", "link-to-bin"]
+)
+def test_no_program_of_an_activated_environment_is_run(
+    made: Path, offline: Env, tmp_path: Path, place: str, *, is_first: bool
+) -> None:
+    """One in the caller's directory or the repository around it, by whatever path."""
+    here = tmp_path / "w/deep"
+    (tmp_path / "w/.git").mkdir(parents=True)
+    hostile_programs(tmp_path / "w/.venv/bin", tmp_path / "ran")
+    hostile_programs(here / "node_modules/.bin", tmp_path / "ran")
+    (tmp_path / "link-to-w").symlink_to("w")
+    (tmp_path / "link-to-bin").symlink_to("w/.venv/bin")
+    root = made
+    if is_first:
+        root = clone(made, tmp_path / "clone")
+        change_requirements(root)
+    (tmp_path / "link").symlink_to(root / "nddt")
+    hostile = {**offline, "PATH": f"{tmp_path / place}:{offline['PATH']}"}
+
+    done = run(tmp_path / "link", "where", env=hostile, cwd=here)
+
+    assert done.returncode == (69 if is_first else 0), done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_first_use_in_the_home_directory(made: Path, offline: Env, tmp_path: Path) -> None:
+    """Programs of the user's own count there."""
+    root = clone(made, tmp_path / "clone")
+    change_requirements(root)
+    hostile_programs(tmp_path / "home/bin", tmp_path / "ran")
+    home = str(tmp_path / "home")
+    own = {**offline, "HOME": home, "PATH": f"{home}/bin:{offline['PATH']}"}
+
+    run(root / "nddt", "where", env=own, cwd=tmp_path / "home")
+
+    assert "uv" in (tmp_path / "ran").read_text().split()
 
 
 def test_same_requirements_with_a_new_time_install_nothing(
@@ -248,7 +367,15 @@ def lose_stamp(root: Path) -> None:
     (root / ".venv/nddt-ready").unlink()
 
 
-@pytest.mark.parametrize("spoil", [change_requirements, lose_python, move, lose_stamp])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        change_requirements,
+        move,
+        pytest.param(lose_python, marks=pytest.mark.exhaustive),
+        pytest.param(lose_stamp, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_stale_environment_is_not_used(
     made: Path, tmp_path: Path, offline: Env, spoil: Callable[[Path], None]
 ) -> None:
@@ -265,6 +392,7 @@ def test_stale_environment_is_not_used(
     assert not (root / ".venv/nddt-ready").exists()
 
 
+@pytest.mark.exhaustive
 def test_moved_repository_makes_itself_a_new_environment(
     made: Path, tmp_path: Path, env: Env
 ) -> None:
@@ -407,7 +535,7 @@ def test_somebody_elses_environment_is_left_alone(tmp_path: Path, env: Env) -> N
     done = run(root / "nddt", "where", env=env)
 
     assert done.returncode == 73
-    assert f"nddt: {root}/.venv was not made by ./nddt — move or remove it" in done.stderr
+    assert f"nddt: {root}/.venv was not made by nddt — move or remove it" in done.stderr
     assert (root / ".venv/precious").exists()
 
 
@@ -432,4 +560,4 @@ def test_repository_of_somebody_else_names_the_next_step(public_directory: Path)
     root.chmod(0o755)
 
     assert done.returncode == 73
-    assert done.stderr == f"nddt: cannot write to {root} — let its owner run ./nddt once\n"
+    assert done.stderr == f"nddt: cannot write to {root} — let its owner run {root}/nddt once\n"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts import __version__, naming, settings
+from scripts import __version__, naming
+from scripts.settings import parsing
 
 DOCKER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 DOCKER_TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
@@ -70,7 +73,7 @@ def test_persistent_name_of_any_directory(path: Path) -> None:
     name = naming.persistent_name(path)
 
     assert DOCKER_NAME.fullmatch(name)
-    assert settings.NAME.fullmatch(name)
+    assert parsing.NAME.fullmatch(name)
     assert not name.endswith("-")
 
 
@@ -152,3 +155,40 @@ def test_labels_of_an_image() -> None:
         "me@here",
         "",
     )
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("17", 17),
+        ("", 0),
+        ("x", 0),
+        ("-1", 0),
+        ("\N{ARABIC-INDIC DIGIT ONE}", 0),
+        ("1\n", 0),
+        ("9" * 10, (1 << 31) - 1),
+        ("9" * 5000, 0),
+    ],
+)
+def test_number(label: str, expected: int) -> None:
+    """Is one that the system has, whatever somebody has written."""
+    assert naming.number(label) == expected
+
+
+def test_no_message_spells_the_program_by_hand() -> None:
+    """`said` does: what stands in one is typed, where `inv` runs the code of the directory."""
+    root = Path(naming.__file__).parent
+    by_hand = re.compile(r"\binv [a-z{%-]|(?<!&& )\./nddt\b")  # after a cd it is the one there
+    for file in root.rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        docs = {
+            ast.get_docstring(one, clean=False) for one in ast.walk(tree) if _has_docstring(one)
+        }
+        texts = (one.value for one in ast.walk(tree) if isinstance(one, ast.Constant))
+        found = [one for one in texts if isinstance(one, str) and by_hand.search(one)]
+
+        assert set(found) <= docs or file.name == "measurements.py", file
+
+
+def _has_docstring(node: ast.AST) -> TypeGuard[ast.Module | ast.ClassDef | ast.FunctionDef]:
+    return isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)

@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from scripts import agents, consent, host, naming, plan
+from scripts import naming, plan
+from scripts.contracts.agent import Request
 from scripts.errors import ConfigError, CredentialsError
-from scripts.ssh import Forward, SamePort
+from scripts.machine.bind_sources import is_around
+from scripts.run import collecting
+from scripts.run.work import Work
+from scripts.settings import host
+from scripts.transport.forwards import Forward, SamePort
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
 
 USER = (1000, 1000)
 DEMO = "http://127.0.0.1:40000"
-HEADLESS = agents.Request(prompt="Say hello", headless=True)
+HEADLESS = Request(prompt="Say hello", headless=True)
 
 
 @pytest.fixture(autouse=True)
@@ -29,23 +34,24 @@ def system_authorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make(
     project: Project,
-    request: agents.Request = HEADLESS,
+    request: Request = HEADLESS,
     *,
     demo_url: str | None = None,
     command: tuple[str, ...] = (),
     **environ: str,
 ) -> plan.Plan:
-    """Plan a session with these variables."""
-    project.environ.update(environ)
-    return plan.make(
-        project.load_for_provider(),
+    """Plan a session with these variables, and collect what it brings; its keys enter."""
+    project.environ.update(environ, NDDT_MODEL_ACCESS="env")
+    work = Work(provider=project.provider, settings=project.load_for_provider())
+    made = plan.make(
+        work.settings,
         request,
         provider=project.provider,
         terminal=not request.headless,
         pid=4711,
-        demo_url=demo_url,
         command=command,
     )
+    return collecting.collect(work, made, demo_url=demo_url)
 
 
 # -- the sandbox ----------------------------------------------------------------------------
@@ -171,8 +177,9 @@ def test_no_credential(project: Project) -> None:
     "name", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"]
 )
 def test_credential_of_any_kind(project: Project, name: str) -> None:
-    """Is enough, from a .env file, too."""
+    """Is enough, from a .env file that is agreed to, too."""
     project.write(f"{name}=secret\n")
+    project.agree()
 
     made = make(project)
 
@@ -200,7 +207,9 @@ def test_command_needs_no_credential(project: Project) -> None:
 
     assert (made.argv, made.before, made.after) == (("bash",), ":", ":")
     assert not made.is_agent
-    assert made.brings.variables == {"GH_TOKEN": "token", "ANTHROPIC_MODEL": "opus"}
+    variables = dict(made.brings.variables)
+    variables.pop("TZ", None)  # where this machine says which one it has
+    assert variables == {"GH_TOKEN": "token", "ANTHROPIC_MODEL": "opus", "LANG": "C.UTF-8"}
 
 
 # -- the model ------------------------------------------------------------------------------
@@ -316,6 +325,7 @@ def test_variables_are_exact(project: Project) -> None:
         "ANTHROPIC_MODEL": "opus",
         "DISABLE_AUTOUPDATER": "1",
         "IS_SANDBOX": "1",
+        "LANG": "C.UTF-8",
         "TZ": "Europe/Berlin",
     }
     assert made.brings.secret == {"ANTHROPIC_API_KEY"}
@@ -362,7 +372,7 @@ def test_describe_without_limits(project: Project) -> None:
     """Says that, too."""
     made = make(
         project,
-        agents.Request(),
+        Request(),
         ANTHROPIC_API_KEY="key",
         NDDT_WORKSPACE="none",
         NDDT_PERSISTENT="1",
@@ -418,11 +428,11 @@ def test_other_program_with_arguments(
     ],
 )
 def test_sensitive_directories(tmp_path: Path, directory: str, expected: bool) -> None:  # noqa: FBT001
-    """The home directory and all above it, also through a link."""
+    """The home directory and all above it hold it, also through a link."""
     (tmp_path / "home" / "me" / "project").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "home" / "me")
 
-    assert consent.is_sensitive(tmp_path / directory, tmp_path / "home" / "me") is expected
+    assert is_around(tmp_path / directory, tmp_path / "home" / "me") is expected
 
 
 def test_a_repository_that_is_not_shown(project: Project) -> None:
@@ -442,3 +452,14 @@ def test_a_plan_has_no_side_effects(project: Project) -> None:
     assert list(project.directory.iterdir()) == []
     assert list(project.home.iterdir()) == []
     assert dict(os.environ) == before
+
+
+def test_nothing_in_it_steers_a_terminal(project: Project) -> None:
+    """A variable of a project's counts without consent, and is shown harmless."""
+    project.write('ANTHROPIC_MODEL="\x1b]0;title\x07x\\nsandbox  another"\n')
+
+    shown = make(project, ANTHROPIC_API_KEY="k").describe()
+
+    assert "\033" not in shown
+    assert "\007" not in shown
+    assert "sandbox  another" not in [line.strip() for line in shown.splitlines()]

@@ -48,11 +48,12 @@ def test_a_signal_while_a_class_is_made(signum: str, code: int) -> None:
     program = f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
-from scripts import quick_start, signals
+from scripts import quick_start
+from scripts.machine import signals
 class Slow:
     def __set_name__(self, owner, name):
         os.kill(os.getpid(), signal.{signum})
-def main(argv):
+def main(*_):
     with signals.raised():
         class Made:
             slow = Slow()

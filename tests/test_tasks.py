@@ -9,14 +9,17 @@ import tomllib
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import pytest
 
 import scripts
 import tasks
-from scripts import agents, commands, env_file, ports, providers, settings
+from scripts import agents, providers
 from scripts.cli import NddtTask
+from scripts.commands import settings as commands
+from scripts.configuration import reading
+from scripts.configuration.declared import declared
+from scripts.settings import env_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +28,8 @@ if TYPE_CHECKING:
     from invoke.parser.argument import Argument
 
 ROOT = Path(__file__).parent.parent
-DECLARED = {item["variable"]: item for item in settings.declared()}
+DECLARED = {item["variable"]: item for item in declared()}
 VARIABLE = r"\b(?:NDDT|DAYTONA)_[A-Z_]*[A-Z]\b"
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 
 def walk(namespace: Collection, prefix: str = "") -> Iterator[tuple[str, NddtTask]]:
@@ -92,7 +94,7 @@ def test_tasks_that_test() -> None:
 
 @each_task
 def test_docstring(task: NddtTask) -> None:
-    """Is the line of `inv --list`."""
+    """Is the line of `nddt --list`."""
     text = task.__doc__ or ""
 
     assert re.fullmatch(r"[A-Z][^\n]*\.", text)
@@ -144,7 +146,7 @@ def test_one_option_has_one_meaning() -> None:
 
 
 def test_import_loads_nothing_costly() -> None:
-    """`inv --list` and completion run it each time."""
+    """`nddt --list` and completion run it each time."""
     code = "import sys; sys.dont_write_bytecode = True; import tasks; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -152,7 +154,7 @@ def test_import_loads_nothing_costly() -> None:
 
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert "scripts" in loaded
-    assert loaded & {"docker", "sh", "daytona", "dotenv", "requests"} == set()
+    assert loaded & {"docker", "sh", "daytona_api_client", "daytona", "dotenv", "requests"} == set()
 
 
 @pytest.mark.parametrize("name", [*providers.NAMES, *agents.NAMES])
@@ -196,7 +198,7 @@ def test_env_example_has_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text(text, encoding="utf-8")
 
-    found = env_file.read(file)
+    found = env_file.read_env_file(file)
     assert found
     assert found.parse() == ({}, {})
     assert set(re.findall(rf"^# ({VARIABLE})=", text, re.MULTILINE)) == set(DECLARED)
@@ -207,65 +209,20 @@ def test_env_example_can_be_used_as_it_is(tmp_path: Path) -> None:
     text = re.sub(rf"^# ({VARIABLE}=)", r"\1", document(".env.example"), flags=re.MULTILINE)
     (tmp_path / ".env").write_text(text, encoding="utf-8")
 
-    loaded = settings.load(tmp_path, {"HOME": str(tmp_path)}, {})
+    loaded = reading.load(tmp_path, {"HOME": str(tmp_path)}, {})
 
     assert {name for name, source in loaded.sources.items() if source == "default"} <= {
-        *(name for name, item in DECLARED.items() if item["own"] or not item["default"]),
+        *(
+            name
+            for name, item in DECLARED.items()
+            if not item["order"].is_comparable or not item["default"]
+        ),
         # This one is for the environment alone.
         "NDDT_ENV_FILE",
     }
 
 
-# -- documents ------------------------------------------------------------------------------
-
-
-def rows(text: str) -> list[str]:
-    """Give the first cell of each row of the tables in a document."""
-    return re.findall(r"^\| *(.*?) *\|", text, re.MULTILINE)
-
-
-@pytest.mark.parametrize("variable", DECLARED)
-def test_readme_has_the_setting(variable: str) -> None:
-    """In its table, with its default."""
-    found = re.search(rf"^\| *`{variable}` *\|(.*)$", document("README.md"), re.MULTILINE)
-
-    assert found
-    default = DECLARED[variable]["default"]
-    assert not default or f"`{default}`" in found[1].replace("`, `", ",")
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_readme_has_the_task(name: str) -> None:
-    """In its table."""
-    cells = " ".join(rows(document("README.md")))
-
-    assert f"`{name}`" in cells
-
-
-def test_readme_has_no_other_settings() -> None:
-    """One that is gone, or is misspelt, helps nobody."""
-    found = set(re.findall(VARIABLE, "".join(map(document, DOCUMENTS))))
-
-    assert found <= {*DECLARED, ports.MAP}
-
-
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_links(name: str) -> None:
-    """Lead to files that exist and to headings that are there."""
-    text = re.sub(r"```.*?```", "", document(name), flags=re.DOTALL)
-    for link in re.findall(r"\]\(([^)\s]+)\)", text):
-        parts = urlsplit(link)
-        if parts.scheme:
-            continue
-        target = ROOT / (parts.path or name)
-        assert target.exists(), link
-        if parts.fragment:
-            assert parts.fragment in _anchors(target.read_text(encoding="utf-8")), link
-
-
-def _anchors(text: str) -> set[str]:
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+# -- versions and values --------------------------------------------------------------------
 
 
 def test_version_is_one() -> None:

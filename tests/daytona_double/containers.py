@@ -7,7 +7,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.daytona_double import engine
+from tests.daytona_double import daemon, engine
 from tests.daytona_double.builds import background_command
 from tests.daytona_double.options import ORGANIZATION
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from tests.daytona_double.rows import Sandbox
 
 # As near as can be to the platform's `--privileged`, which takes an engine with all capabilities.
+_NAMESPACES = ("--security-opt=seccomp=unconfined",)
 _PRIVILEGED = (
-    "--security-opt=seccomp=unconfined",
     "--security-opt=apparmor=unconfined",
     "--security-opt=systempaths=unconfined",
 )
@@ -38,14 +38,16 @@ async def create(row: Sandbox, options: Options) -> None:
     env = {**row.env, **_own_variables(row)}
     # Only names are arguments: the values would show in the list of processes.
     names = [word for name in env for word in ("--env", name)]
-    # Only what a sandbox sends is blocked on the platform; the way in stays.
-    network = ("--network", "none") if row.network_block_all and not options.block_s else ()
+    network: tuple[str, ...] = ()
+    if row.network_block_all and not options.block_s:
+        network = ("--network", await engine.blocked_network(options.run_id))
+    privileged = (*_PRIVILEGED, *(_NAMESPACES if options.allows_namespaces else ()))
     made = await engine.run(
         "run", "--detach", *network, "--label", f"{engine.LABEL}={options.label}",
         "--label", f"{engine.RUN_LABEL}={options.run_id}",
         "--label", f"{engine.LABEL}-sandbox={row.id}", *names,
-        *_PRIVILEGED, *(f"--device={name}" for name in _DEVICES),
-        "--entrypoint", "sleep", row.image, "infinity",
+        *privileged, *(f"--device={name}" for name in _DEVICES),
+        "--entrypoint", "sh", row.image, *daemon.COMMAND,
         env=env,
     )  # fmt: skip
     row.container = made.decode().strip()
@@ -53,10 +55,12 @@ async def create(row: Sandbox, options: Options) -> None:
     await _run_entrypoint(row)
 
 
-async def block_later(row: Sandbox, seconds: float) -> None:
-    """Take the network away from a running container."""
-    await asyncio.sleep(seconds)
+async def block_later(row: Sandbox, options: Options) -> None:
+    """Block the network of a running container."""
+    await asyncio.sleep(options.block_s)
     with contextlib.suppress(engine.EngineError):  # it is gone
+        blocked = await engine.blocked_network(options.run_id)
+        await engine.run("network", "connect", blocked, str(row.container))
         await engine.run("network", "disconnect", "bridge", str(row.container))
 
 

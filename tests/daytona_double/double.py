@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+async def _end_tasks() -> None:
+    # aiohttp forgets a request whose client has gone, though its handler goes on.
+    running = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+
+
 class DaytonaDouble:
     """A Daytona platform on this machine; it listens from its construction until `close`.
 
@@ -100,6 +108,7 @@ class DaytonaDouble:
         await self._gateway.close()
         await self._cloud.tasks.close()
         await self._runner.cleanup()
+        await _end_tasks()
         await engine.remove_containers(self.options.run_id)
 
     def forget_images(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -142,8 +143,23 @@ async def container_address(container: str) -> str:
     return (await run("inspect", "--format", template, container)).decode().strip()
 
 
+async def blocked_network(run_id: str) -> str:
+    """Give the name of a network in which nothing is forwarded; it is made if missing.
+
+    As on the platform, that leaves the gateway's own address open: the machine itself.
+    """
+    name = f"{LABEL}-{run_id}"
+    with contextlib.suppress(EngineError):  # it is there
+        await run("network", "create", "--internal", "--label", f"{RUN_LABEL}={run_id}", name)
+    return name
+
+
 async def remove_containers(run_id: str) -> None:
-    """Remove all containers that have this value of the run label."""
-    found = await run("ps", "--all", "--quiet", "--filter", f"label={RUN_LABEL}={run_id}")
+    """Remove all containers that have this value of the run label, and their network."""
+    mine = ("--filter", f"label={RUN_LABEL}={run_id}")
+    found = await run("ps", "--all", "--quiet", *mine)
     if found:
         await run("rm", "--force", "--volumes", *found.decode().split())
+    found = await run("network", "ls", "--quiet", *mine)
+    if found:
+        await run("network", "rm", *found.decode().split())

@@ -34,6 +34,7 @@ class Options:
         block_s: How long after its start a sandbox that is to have no network still has one,
             in seconds; infinite if the platform takes the wish and does nothing.
         allows_blocks: Whether the organization may decide about its sandboxes' network.
+        allows_namespaces: Whether an ordinary user in a sandbox can make namespaces.
         run_id: The value of the engine label that this double alone has.
     """
 
@@ -55,6 +56,7 @@ class Options:
     max_snapshots: int = 30
     block_s: float = 0.0
     allows_blocks: bool = True
+    allows_namespaces: bool = True
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property

@@ -149,7 +149,7 @@ class Sandboxes:
             self.publish(row)
         await containers.create(row, self._options)
         if row.network_block_all and 0 < self._options.block_s < float("inf"):
-            self._tasks.start(containers.block_later(row, self._options.block_s))
+            self._tasks.start(containers.block_later(row, self._options))
 
     def start(self, row: Sandbox, failure: str | None = None) -> None:
         """Begin to start a sandbox; a started one stays as it is.

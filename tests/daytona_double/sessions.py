@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _PIPE = asyncio.subprocess.PIPE
 _CHUNK = 256 * 1024
+# A shell that is asked over a network may read this first; see bash(1), "remote shell daemon".
+_SHELL = '[ ! -r "$HOME/.bashrc" ] || . "$HOME/.bashrc"; exec /bin/sh -c "$1"'
 
 
 class Session(asyncssh.SSHServerSession[bytes]):
@@ -165,7 +167,9 @@ class Session(asyncssh.SSHServerSession[bytes]):
 
     async def _run_pipes(self) -> int:
         sandbox = self._note("shell" if self._command is None else "exec")
-        shell = ["/bin/sh"] if self._command is None else ["/bin/sh", "-c", self._command]
+        shell = (
+            ["/bin/sh"] if self._command is None else ["/bin/sh", "-c", _SHELL, "sh", self._command]
+        )
         arguments = containers.exec_arguments(sandbox, *shell)
         process = await engine.start(*arguments, stdin=_PIPE, stdout=_PIPE, stderr=_PIPE)
         self._process = process

@@ -11,6 +11,7 @@ from tests.daytona_double import engine
 from tests.daytona_double.builds import SLEEP, BuildLog, entrypoint_of, image_tag
 from tests.daytona_double.errors import ApiError
 from tests.daytona_double.rows import Snapshot
+from tests.one_at_a_time import one_task_at_a_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -164,12 +165,13 @@ class Snapshots:
         """
         tag = image_tag(dockerfile)
         self.images.add(tag)
-        try:
-            await engine.image_workdir(tag)
-            await log.add(f"Using the image of an earlier build of {tag}\n".encode())
-        except engine.EngineError:
-            async for chunk in engine.build(dockerfile, tag):
-                await log.add(chunk)
+        async with one_task_at_a_time(tag):
+            try:
+                await engine.image_workdir(tag)
+                await log.add(f"Using the image of an earlier build of {tag}\n".encode())
+            except engine.EngineError:
+                async for chunk in engine.build(dockerfile, tag):
+                    await log.add(chunk)
         return tag
 
     def remove(self, row: Snapshot) -> None:

@@ -25,10 +25,32 @@ from tests.integration.contract import (
     eventually,
     processes,
 )
+from tests.one_at_a_time import one_at_a_time
 from tests.scripted_model import ScriptedModel, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as exhaustive, of what is tried with Docker, what Daytona adds nothing new to.
+
+    That is each case but the first, and all of what is the same everywhere.
+    """
+    cases = [
+        ((item.path, item.originalname), item)
+        for item in items
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+    ]
+    with_docker = {key for key, item in cases if item.callspec.params.get("outside") == "docker"}
+    tried = set()
+    for key, item in cases:
+        if key in with_docker and item.callspec.params["outside"] == "daytona":
+            if key in tried or item.get_closest_marker("same_everywhere"):
+                item.add_marker(pytest.mark.exhaustive)
+            tried.add(key)
+
 
 HOST = f"nddt-test-{os.getpid()}"
 """As root the callers are on a machine of this name, so nobody else's sandboxes are theirs."""
@@ -40,7 +62,8 @@ _OTHERS = re.compile(r"NDDT_|XDG_|ANTHROPIC_|CLAUDE|GH_TOKEN|DAYTONA_|AWS_|TERM_
 def clean_environment(home: Path, runtime: Path) -> dict[str, str]:
     """Give our environment without what steers nddt or the agent."""
     kept = {name: value for name, value in os.environ.items() if not _OTHERS.match(name)}
-    return {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": str(runtime)}
+    path = f"{kept['PATH']}:{REPOSITORY}"  # messages then say `nddt …`
+    return {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), "PATH": path}
 
 
 @pytest.fixture(scope="session")
@@ -95,14 +118,15 @@ def outside(request: pytest.FixtureRequest, mine: Mine) -> Iterator[Outside]:
 
 def build_image(provider: str, environ: Mapping[str, str], directory: Path) -> None:
     """Build a provider's image, if it is not there."""
-    done = subprocess.run(
-        (REPOSITORY / "nddt", f"{provider}.build-image"),
-        env=environ,
-        cwd=directory,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    with one_at_a_time(f"build-{provider}"):
+        done = subprocess.run(
+            (REPOSITORY / "nddt", f"{provider}.build-image"),
+            env=environ,
+            cwd=directory,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
     assert done.returncode == 0, done.stderr
 
 
@@ -151,7 +175,7 @@ def check_nothing_is_left(caller: Caller, outside: Outside) -> None:
         files = [str(path) for path in caller.runtime.glob("*")]
         return [*outside.sandboxes(), *processes(runtime).values(), *files]
 
-    eventually(lambda: not left(), outside.gone_s)
+    outside.is_gone(lambda: not left())
     found = left()
     for name in outside.sandboxes():
         outside.remove(name)
@@ -213,7 +237,8 @@ def cloud(clouds: list[Cloud], workspace: Path) -> Iterator[Cloud]:
     double.forget_requests()
     yield Cloud(caller, double)
     double.heal()
-    caller("cleanup", "--all", "--yes")
+    if double.sandboxes() or list(caller.runtime.glob("s-*")):
+        caller("cleanup", "--all", "--yes")
     eventually(lambda: not double.sandboxes(), 15)
     assert not double.sandboxes()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -30,18 +31,24 @@ GONE_S = 5.0
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], within_s: float = 20.0) -> T:
+def eventually(look: Callable[[], T], within_s: float = 20.0, *, rarest_s: float = 0.2) -> T:
     """Look again and again until there is something to see, and give that.
+
+    Args:
+        look: What there is to see.
+        within_s: How long to look.
+        rarest_s: How rarely it may come to look: most looks start a program.
 
     Returns:
         What `look` gave last, even if that is nothing: the caller asserts.
     """
-    deadline = time.monotonic() + within_s
+    deadline, pause_s = time.monotonic() + within_s, 0.01
     while True:
         found = look()
         if found or time.monotonic() > deadline:
             return found
-        time.sleep(0.02)
+        pause_s = min(1.3 * pause_s, rarest_s)
+        time.sleep(pause_s)
 
 
 # -- a caller -------------------------------------------------------------------------------
@@ -84,8 +91,13 @@ class Caller:
         return replace(self, environ={**self.environ, **environ})
 
     def with_agent(self, script: str) -> Caller:
-        """Have a shell script in place of the agent; in a process list it is `agent.sh`."""
-        return self.having(NDDT_COMMAND=shlex.join(("bash", "-c", script, "agent.sh")))
+        """Have a shell script in place of the agent; in a process list it is `agent.sh`.
+
+        It has its key, which nddt would else say, unless it is to have none.
+        """
+        access = self.environ.get("NDDT_MODEL_ACCESS", "env")
+        command = shlex.join(("bash", "-c", script, "agent.sh"))
+        return self.having(NDDT_COMMAND=command, NDDT_MODEL_ACCESS=access)
 
     def task(self, name: str) -> str:
         """Give the name of a task of the provider's own."""
@@ -240,7 +252,7 @@ class Terminal:
     def shows(self, words: str, within_s: float = 30) -> bool:
         """Wait until these words have appeared since the last `forget`."""
         wanted = "".join(words.split())
-        return eventually(lambda: wanted in self.text, within_s)
+        return eventually(lambda: wanted in self.text, within_s, rarest_s=0.02)
 
     def forget(self) -> None:
         """Look only at what is written from now on."""
@@ -262,7 +274,7 @@ class Terminal:
             _ = self.output  # a full terminal would keep the command from ending
             return self.process.poll() is not None
 
-        eventually(look, within_s)
+        eventually(look, within_s, rarest_s=0.02)
         return self.process.returncode
 
     def hang_up(self) -> None:
@@ -288,6 +300,13 @@ class Terminal:
 
 
 # -- this machine ---------------------------------------------------------------------------
+
+
+def keeper_of(caller: Caller) -> int | None:
+    """Ask which keeper the directory's sandbox has."""
+    found = json.loads(caller(caller.task("list"), "--json").stdout)
+    pids = [one["keeper"] for one in found if one["mode"] == "persistent"]
+    return pids[0] if pids else None
 
 
 def processes(mark: Path) -> dict[int, str]:
@@ -334,8 +353,8 @@ class Mine:
 class Outside(Protocol):
     """A provider, looked at and disturbed without nddt."""
 
-    gone_s: float
-    """How soon after a killed client nothing of its sandbox may be left."""
+    def is_gone(self, look: Callable[[], object]) -> bool:
+        """Wait until `look` says that nothing is left, as of a killed client's sandbox."""
 
     def environ(self) -> Mapping[str, str]:
         """Give the variables that lead a caller there."""
@@ -380,10 +399,12 @@ class Outside(Protocol):
 class Docker:
     """The engine that the docker command reaches."""
 
-    gone_s = GONE_S
-
     def __init__(self, mine: Mine) -> None:
         self._mine = mine
+
+    def is_gone(self, look: Callable[[], object]) -> bool:
+        """Wait: the container goes with the client's connection."""
+        return bool(eventually(look, GONE_S))
 
     def environ(self) -> Mapping[str, str]:
         """Give nothing: it is where the docker command finds it."""
@@ -451,7 +472,12 @@ class Docker:
     def neighbour(self, name: str) -> Any:  # noqa: ANN401
         """Have a container with another owner's labels."""
         return self._made(
-            name, "nddt=persistent", "nddt.owner=somebody@else", "nddt.created=1", "nddt.pid=1"
+            name,
+            f"nddt.sandbox={name}",
+            "nddt=persistent",
+            "nddt.owner=somebody@else",
+            "nddt.created=1",
+            "nddt.pid=1",
         )
 
     def unreachable(self) -> Mapping[str, str]:
@@ -474,11 +500,20 @@ class Docker:
 class Daytona:
     """A double of the platform, whose minutes last a second."""
 
-    gone_s = 40.0
-
     def __init__(self, mine: Mine) -> None:
         self._mine = mine
         self.double = DaytonaDouble(minute_s=1.0)
+
+    def is_gone(self, look: Callable[[], object]) -> bool:
+        """Wait; the quarter of an hour after which the platform stops it passes in a second."""
+        return bool(eventually(look, 2)) or self._is_gone_later(look)
+
+    def _is_gone_later(self, look: Callable[[], object]) -> bool:
+        minute_s, self.double.options.minute_s = self.double.options.minute_s, 0.05
+        try:
+            return bool(eventually(look, 40))
+        finally:
+            self.double.options.minute_s = minute_s
 
     def environ(self) -> Mapping[str, str]:
         """Give the account; the gateway's key is new each time.

@@ -193,6 +193,7 @@ def test_a_kept_sandbox_follows_and_keeps_its_own(
     assert "./" not in said
 
 
+@pytest.mark.same_everywhere
 def test_it_can_stay_here(
     nddt: Caller, configuration: Configuration, model: Callable[..., ScriptedModel]
 ) -> None:
@@ -206,6 +207,7 @@ def test_it_can_stay_here(
     assert "BANANA-42" not in asked(scripted)
 
 
+@pytest.mark.same_everywhere
 def test_too_much_stays_here(nddt: Caller, configuration: Configuration) -> None:
     """What is left out has a name; the rest arrives."""
     configuration.write("CLAUDE.md", "small")
@@ -234,7 +236,8 @@ def with_own_model(nddt: Caller, configuration: Configuration, scripted: Scripte
     server = {"type": "http", "url": f"{scripted.url}/mcp"}  # so that the sandbox reaches the port
     configuration.write(".claude.json", {"mcpServers": {"model": server}})
     words = f'ANTHROPIC_BASE_URL={scripted.url} exec claude "$@"'
-    return having(nddt, configuration, NDDT_COMMAND=shlex.join(("bash", "-c", words, "claude")))
+    command = shlex.join(("bash", "-c", words, "claude"))
+    return having(nddt, configuration, NDDT_COMMAND=command, NDDT_MODEL_ACCESS="env")
 
 
 def test_the_login_reaches_the_model(
@@ -282,6 +285,7 @@ def test_a_conversation_with_the_login_asks_nothing(
         assert terminal.code() == 0, terminal.text
 
 
+@pytest.mark.same_everywhere
 @pytest.mark.parametrize("left_s", [-1, 300])
 def test_the_end_of_a_login(nddt: Caller, configuration: Configuration, left_s: int) -> None:
     """One that is over is refused with what to do; one that soon is, is used with a word."""
@@ -293,14 +297,15 @@ def test_the_end_of_a_login(nddt: Caller, configuration: Configuration, left_s: 
     if left_s < 0:
         assert done.code == 77
         assert done.said == (
-            "nddt: the login of this machine has expired — run `claude` here once, which renews "
-            "it, or use a token of `claude setup-token`\n"
+            "nddt: the login of this machine has expired — run `claude` in your home "
+            "directory once, which renews it, or use a token of `claude setup-token`\n"
         )
     else:
         assert (done.code, done.lines) == (0, [ACCESS.removeprefix("sk-")])
         assert "the login of this machine expires in 4 minutes" in done.said
 
 
+@pytest.mark.same_everywhere
 def test_the_login_is_for_its_maker_alone(nddt: Caller, configuration: Configuration) -> None:
     """Another address does not get it, and a key is used in its place; --dry shows neither."""
     configuration.log_in(3600)

@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.contract import KEY, Caller, Daytona, Terminal, end, eventually
+from tests.integration.contract import KEY, Caller, Daytona, Terminal, end, ended, eventually
 from tests.scripted_model import slow_text, text
 
 if TYPE_CHECKING:
@@ -170,14 +172,34 @@ def test_killed_in_between(nddt: Caller, model: Callable[..., ScriptedModel]) ->
     assert remembered(scripted)[0] == "Remember plum."
 
 
+def _is_written(outside: Daytona, words: str) -> bool:
+    """Tell whether a conversation in the only sandbox has these words, also half done."""
+    look = ("sh", "-c", 'grep -rqse "$0" ~/.claude/projects', words)
+    for name in outside.sandboxes():
+        with suppress(LookupError):  # it is not made yet
+            argv = ("docker", "exec", outside.double.container_of(name), *look)
+            return subprocess.run(argv, check=False, capture_output=True).returncode == 0
+    return False
+
+
 @pytest.mark.parametrize("outside", ["daytona"], indirect=True)
-def test_ended_in_between(synced: Caller, model: Callable[..., ScriptedModel]) -> None:
-    """A run in the cloud that its time limit or a signal ends is known afterwards."""
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGALRM, 124), (signal.SIGTERM, 143)])
+def test_ended_in_between(
+    synced: Caller,
+    outside: Daytona,
+    model: Callable[..., ScriptedModel],
+    signum: signal.Signals,
+    code: int,
+) -> None:
+    """A run in the cloud that its time limit, an alarm, or a signal ends is known afterwards."""
     scripted = model(slow_text(["very "] * 1000, 0.1), text("ok"))
     caller = synced.having(ANTHROPIC_BASE_URL=scripted.url)
 
-    done = caller("run", "--prompt", "Remember plum.", "--timeout", "6")
-    assert done.code == 124, done.said
+    with ended(caller.start("run", "--prompt", "Remember plum.", "--timeout", "3600")) as running:
+        assert eventually(lambda: _is_written(outside, "Remember plum"), 60)
+        running.send_signal(signum)
+        done = end(running, 60)
+    assert done.code == code, done.said
     ask(caller, "What?", "--continue")
     assert remembered(scripted)[0] == "Remember plum."
 

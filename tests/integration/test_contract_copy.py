@@ -118,6 +118,47 @@ def test_a_kept_copy(copying: Caller, outside: Outside) -> None:
     assert (kept.directory / ".nddt/rescue" / name / "e").exists()
 
 
+def test_a_sandbox_does_not_choose_what_is_sent(copying: Caller, outside: Outside) -> None:
+    """It takes the rules away that keep files here, and has git track one; only `push` sends."""
+    kept = copying.having(NDDT_PERSISTENT="true")
+    here = kept.directory
+    subprocess.run(("git", "init", "-q"), cwd=here, check=True)
+    (here / ".gitignore").write_text("*.pem\n")
+    (here / ".nddtignore").write_text("secret/\n")
+    (here / ".git/info/exclude").write_text("*.key\n")
+    (here / "secret").mkdir()
+    for name in ("secret/k", "a.pem", "a.key", ".env"):
+        (here / name).write_text("# only here\n")
+    look = "cat secret/* *.pem *.key .env"
+    take = (
+        "rm .nddtignore .gitignore; h=$(echo x | git hash-object -w --stdin); "
+        "git update-index --add --cacheinfo 100644,$h,.env"
+    )
+
+    assert kept("shell", "--command", f"{look}; {take}").code == 0
+    for name in ("secret/new", "new.pem"):
+        (here / name).write_text("# only here\n")
+    for _ in range(2):
+        done = kept("shell", "--command", look)
+        assert (done.code, done.stdout) == (1, b""), done.said
+        assert "that were ignored stay here, though the rules have changed since" in done.said
+    (name,) = outside.sandboxes()
+    other = kept.having(NDDT_NAME=f"{name}-other")
+    theirs = "mkdir secret; for f in secret/k a.pem .env; do echo theirs >$f; done"
+    lead = "mv .git hidden; echo gitdir: hidden >.git"
+    made = other("shell", "--command", f"{look}; {theirs}; {lead}")
+    assert (made.code, made.stdout) == (65, b""), made.said
+    seen = other("shell", "--command", f"{look}; rm hidden/info/exclude")
+    assert (seen.code, seen.stdout) == (0, b"theirs\n" * 3), seen.said
+    (here / "new.key").write_text("# only here\n")
+    assert kept("push").code == 0
+    assert kept("shell", "--command", look).stdout == b""
+    assert kept("push", "--yes").code == 0
+    assert kept("shell", "--command", look).stdout == b"# only here\n" * 7
+    for one in outside.sandboxes():
+        assert kept("cleanup", "--name", one, "--yes", "--discard").code == 0
+
+
 def test_what_both_have_changed(copying: Caller, outside: Outside) -> None:
     """While the agent works, somebody works here: 65, and nothing is lost."""
     kept = copying.having(NDDT_PERSISTENT="true")
@@ -208,20 +249,22 @@ def killed_at_work(copying: Caller, outside: Outside) -> str:
 
 
 def test_work_that_has_no_place_here_stays_there(copying: Caller, outside: Outside) -> None:
-    """The sandbox is kept, and the message says how the work is fetched."""
-    (copying.directory / ".nddt").write_text("in the way")
+    """The sandbox is kept, and says how the work is fetched; what has a place is here."""
+    command = "echo precious >work; chmod 6755 work; truncate -s 8T huge"
 
-    done = copying("shell", "--command", "echo precious >work")
+    done = copying("shell", "--command", command)
 
     (name,) = outside.sandboxes()
     assert (done.code, done.stdout) == (65, b"")
-    (line,) = done.said.splitlines()
-    assert ".nddt: Not a directory" in line
-    assert line.endswith(f"fetch it with: inv pull --name {name}")
-    (copying.directory / ".nddt").unlink()
-    pulled = copying("pull", "--name", name)
-    assert pulled.code == 0, pulled.said
+    first, last = done.said.splitlines()[-2:]
+    assert first.endswith(f"huge was not brought back: there is no room for its {8 << 40} bytes")
+    assert last.endswith(f"fetch it with: nddt pull --name {name}")
     assert (copying.directory / "work").read_text() == "precious\n"
+    assert (copying.directory / "work").stat().st_mode & 0o7777 == 0o755
+    assert not (copying.directory / "huge").exists()
+    for words in (("shell", "--name", name, "--command", "rm huge"), ("pull", "--name", name)):
+        done = copying.having(NDDT_WORKSPACE="none")(*words)
+        assert done.code == 0, done.said
     assert copying("cleanup", "--name", name, "--yes").code == (0 if outside.sandboxes() else 69)
 
 
@@ -237,9 +280,20 @@ def test_a_killed_client_loses_nothing(copying: Caller, outside: Outside) -> Non
     assert eventually(lambda: not processes(copying.runtime), 15)
 
 
-def test_a_clean_up_rescues(copying: Caller, outside: Outside) -> None:
+def test_a_clean_up_rescues(copying: Caller, outside: Outside, tmp_path: Path) -> None:
     """What a killed client has not fetched is put aside."""
     name = killed_at_work(copying, outside)
+
+    # A repository may hold a link, and an agent may leave one.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (copying.directory / ".nddt").mkdir()
+    (copying.directory / ".nddt/rescue").symlink_to(elsewhere)
+    blocked = copying("cleanup", "--name", name, "--yes")
+    assert (blocked.code, blocked.lines) == (75, []), blocked.said
+    assert f".nddt/rescue/{name} cannot be used: Not a directory" in blocked.said
+    assert not list(elsewhere.iterdir())
+    (copying.directory / ".nddt/rescue").unlink()
 
     refused = copying("cleanup", "--name", name)
     assert (refused.code, refused.lines) == (64, [])
@@ -247,6 +301,10 @@ def test_a_clean_up_rescues(copying: Caller, outside: Outside) -> None:
     cleaned = copying("cleanup", "--name", name, "--yes")
 
     assert (cleaned.code, cleaned.lines) == (0, [name]), cleaned.said
-    assert (copying.directory / ".nddt/rescue" / name / "work").read_text() == "precious\n"
+    rescued = copying.directory / ".nddt/rescue"
+    assert (rescued / name / "work").read_text() == "precious\n"
     assert ".nddt/rescue" in cleaned.said
+    again = killed_at_work(copying.having(NDDT_NAME=name), outside)
+    assert copying("cleanup", "--name", again, "--yes").code == 0
+    assert len(list(rescued.glob(f"{name}*/work"))) == 2
     assert eventually(lambda: not processes(copying.runtime), 15)

@@ -98,7 +98,7 @@ def with_containers(caller: Caller, outside: Outside, count: int) -> Iterator[li
         extras = {extra for name in outside.sandboxes() for extra in outside.extras(name)}
         assert len(extras) == count
         yield running
-        assert eventually(lambda: not extras & set(outside.existing_extras()), outside.gone_s)
+        assert outside.is_gone(lambda: not extras & set(outside.existing_extras()))
 
 
 def test_two_sandboxes_have_two_daemons(
@@ -141,7 +141,9 @@ def test_a_kept_sandbox_keeps_its_images(
     assert eventually(lambda: not extras & set(outside.existing_extras()))
 
 
-def test_a_daemon_that_does_not_start_says_why(kept: Caller, isolated: Mapping[str, str]) -> None:
+def test_a_daemon_that_does_not_start_says_why(
+    kept: Caller, outside: Outside, isolated: Mapping[str, str]
+) -> None:
     """The session ends with 73 and the daemon's own reason; the next one tries again."""
     spoil = (
         "mkdir -p ~/.config/docker; echo x >~/.config/docker/daemon.json; "
@@ -151,14 +153,19 @@ def test_a_daemon_that_does_not_start_says_why(kept: Caller, isolated: Mapping[s
     assert shell(caller, spoil).code == 0
 
     done = shell(caller, "echo never")
-    mended = kept("shell", "--command", "rm ~/.config/docker/daemon.json")
+    refused = kept("shell", "--command", "true")
+    (name,) = outside.sandboxes()
+    mend = ("--command", "rm ~/.config/docker/daemon.json")
+    mended = kept("shell", "--name", name, *mend)
     again = shell(caller, "docker ps -q")
 
     assert (done.code, done.stdout) == (73, b"")
     (line,) = said(done)
     assert line.startswith("nddt: Docker in the sandbox does not start: ")
     assert "daemon.json" in line
-    assert "is used as it is" in mended.said
+    assert refused.code == 69
+    assert "more than is allowed now: NDDT_DOCKER_FORWARD (default)" in refused.said
+    assert mended.code == 0, mended.said
     assert (again.code, again.stdout, said(again)) == (0, b"", [])
 
 

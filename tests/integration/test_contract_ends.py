@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -84,8 +85,17 @@ def test_a_key_shows_nowhere_during_a_run(nddt: Caller, outside: Outside, persis
 # -- ends -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
-@pytest.mark.parametrize("agent", [PATIENT, DEAF], ids=["patient", "deaf"])
+@pytest.mark.parametrize(
+    ("name", "agent"),
+    [
+        pytest.param("SIGTERM", DEAF, id="SIGTERM-deaf"),
+        pytest.param("SIGHUP", PATIENT, id="SIGHUP-patient"),
+        pytest.param("SIGINT", PATIENT, id="SIGINT-patient"),
+        pytest.param("SIGTERM", PATIENT, id="SIGTERM-patient", marks=pytest.mark.exhaustive),
+        pytest.param("SIGHUP", DEAF, id="SIGHUP-deaf", marks=pytest.mark.exhaustive),
+        pytest.param("SIGINT", DEAF, id="SIGINT-deaf", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_signal_ends_the_run_and_the_agent(
     nddt: Caller, outside: Outside, name: str, agent: str
 ) -> None:
@@ -109,7 +119,7 @@ def test_a_time_limit_ends_the_run(nddt: Caller, outside: Outside, persistent: s
     """The exit code is that of timeout(1), and one line says so."""
     caller = nddt.with_agent(DEAF).having(ANTHROPIC_API_KEY=KEY, NDDT_PERSISTENT=persistent)
 
-    done = caller("run", "--prompt", "x", "--timeout", "1")
+    done = caller("run", "--prompt", "x", "--timeout", "6")
 
     assert (done.code, len(done.said.splitlines())) == (124, 1), done.said
     assert "--timeout" in done.said
@@ -121,6 +131,89 @@ def test_a_time_limit_ends_the_run(nddt: Caller, outside: Outside, persistent: s
     assert is_gone(nddt, outside)
 
 
+def test_a_time_limit_is_for_copying_too(nddt: Caller, outside: Outside) -> None:
+    """What was done stays in the sandbox, if it does not come back; and the limit says so."""
+    stuck = "case $BASH_EXECUTION_STRING in *python3*) sleep 1000;; esac"
+    stick = f"echo work >work; echo {shlex.quote(stuck)} >~/.bashrc"
+    caller = nddt.with_agent(stick).having(
+        ANTHROPIC_API_KEY=KEY, NDDT_WORKSPACE="sync", NDDT_PERSISTENT="true"
+    )
+
+    for when in ("pull", "push"):
+        began = time.monotonic()
+        done = caller("run", "--prompt", "x", "--timeout", "8")
+
+        assert done.code == 124, done.said
+        assert 7 < time.monotonic() - began < 60
+        assert "the time limit of 8 s is over" in done.said
+        (name,) = outside.sandboxes()
+        left = f"is still there: the time limit is over — fetch it with: nddt pull --name {name}"
+        assert (left in done.said) == (when == "pull"), done.said
+    assert caller("cleanup", "--name", name, "--discard", "--yes").code == 0
+
+
+HOLD = "head -c 300000 /dev/zero; head -c 100000 /dev/zero >&2; "
+HOLDERS = {
+    "stdout": HOLD + "sleep 300 2>/dev/null & exit 7",
+    "both": HOLD + "setsid sleep 300 & exit 7",
+    "of-all-sessions": f"{HOLD} for f in /proc/[0-9]*/fd/[0-9]*; do case $(readlink $f) in pipe:*) "
+    "exec {n}>$f;; esac; done 2>/dev/null; setsid sleep 300 & exit 7",
+}
+
+
+@pytest.mark.parametrize(
+    ("holder", "persistent"),
+    [
+        pytest.param(HOLDERS["of-all-sessions"], "true", id="of-all-sessions-true"),
+        pytest.param(HOLDERS["both"], "false", id="both-false"),
+        *(
+            pytest.param(HOLDERS[name], kept, id=f"{name}-{kept}", marks=pytest.mark.exhaustive)
+            for name, kept in (
+                ("stdout", "false"),
+                ("stdout", "true"),
+                ("both", "true"),
+                ("of-all-sessions", "false"),
+            )
+        ),
+    ],
+)
+def test_what_holds_its_pipes_does_not_keep_a_run(
+    nddt: Caller, outside: Outside, holder: str, persistent: str
+) -> None:
+    """It ends when its program has, with all that this has printed, and its code."""
+    caller = nddt.with_agent("exit 7").having(ANTHROPIC_API_KEY=KEY, NDDT_PERSISTENT=persistent)
+    began = time.monotonic()
+    assert caller("run", "--prompt", "x").code == 7
+    usual_s = time.monotonic() - began
+
+    began = time.monotonic()
+    done = caller.with_agent(holder)("run", "--prompt", "x")
+    took_s = time.monotonic() - began
+
+    assert (done.code, len(done.stdout), len(done.stderr)) == (7, 300_000, 100_000), done.said
+    assert took_s < usual_s + 8
+    if persistent == "true":
+        (name,) = outside.sandboxes()
+        assert caller("shell", "--command", "echo well").stdout == b"well\n"
+        assert caller("cleanup", "--name", name, "--yes").code == 0
+    assert eventually(lambda: is_gone(nddt, outside), GONE_S)
+
+
+def test_a_slow_reader_gets_all_of_it(nddt: Caller) -> None:
+    """Though something holds the program's pipes, and the program has ended long ago."""
+    agent = "head -c 3000000 /dev/zero; sleep 300 & exit 7"
+    caller = nddt.with_agent(agent).having(ANTHROPIC_API_KEY=KEY)
+    with caller.start("run", "--prompt", "x") as running:
+        assert running.stdout
+        got = len(running.stdout.read(1000))
+        time.sleep(3)
+        while block := running.stdout.read(500_000):
+            got += len(block)
+            time.sleep(0.2)
+
+    assert (running.returncode, got) == (7, 3_000_000)
+
+
 def test_the_agents_group_ends_with_it(nddt: Caller, outside: Outside) -> None:
     """A background process of the agent keeps neither the run nor the sandbox."""
     agent = "sleep 1000 >/dev/null 2>&1 & echo done"
@@ -128,7 +221,7 @@ def test_the_agents_group_ends_with_it(nddt: Caller, outside: Outside) -> None:
     done = nddt.with_agent(agent).having(ANTHROPIC_API_KEY=KEY)("run", "--prompt", "x")
 
     assert (done.code, done.stdout, done.stderr) == (0, b"done\n", b"")
-    assert eventually(lambda: is_gone(nddt, outside), outside.gone_s)
+    assert outside.is_gone(lambda: is_gone(nddt, outside))
 
 
 @pytest.mark.parametrize(
@@ -146,13 +239,15 @@ def test_nothing_outlives_a_killed_client(
     running.kill()
     end(running)
 
-    assert eventually(lambda: is_gone(nddt, outside), outside.gone_s), processes(nddt.runtime)
+    assert outside.is_gone(lambda: is_gone(nddt, outside)), processes(nddt.runtime)
     assert eventually(lambda: not extras & set(outside.existing_extras()))
     assert nddt(*next_command).code == 0
     assert not files_of(nddt)
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    "name", ["SIGKILL", "SIGTERM", pytest.param("SIGINT", marks=pytest.mark.exhaustive)]
+)
 def test_a_signal_at_any_moment_leaves_nothing(nddt: Caller, outside: Outside, name: str) -> None:
     """Eight runs, each hit at another moment between its first 50 ms and its answer."""
     signum = signal.Signals[name]
@@ -167,7 +262,7 @@ def test_a_signal_at_any_moment_leaves_nothing(nddt: Caller, outside: Outside, n
     with ThreadPoolExecutor(2) as pool:
         all_done = list(pool.map(hit, range(8)))
 
-    assert eventually(lambda: is_gone(nddt, outside), outside.gone_s), (
+    assert outside.is_gone(lambda: is_gone(nddt, outside)), (
         outside.sandboxes(),
         processes(nddt.runtime),
     )

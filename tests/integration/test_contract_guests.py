@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,9 +46,9 @@ class Guest:
             stdout, stderr = running.communicate(stdin or b"", 60)
         return Done(code=running.returncode, stdout=stdout, stderr=stderr)
 
-    def ssh(self, *words: str, stdin: bytes | None = None) -> Done:
+    def ssh(self, *words: str, stdin: bytes | None = None, config: Path | None = None) -> Done:
         """Run ssh."""
-        return self("ssh", "-F", self.config, *words, stdin=stdin)
+        return self("ssh", "-F", str(config or self.config), *words, stdin=stdin)
 
 
 def guest_of(caller: Caller) -> Guest:
@@ -80,6 +81,48 @@ def test_ssh_is_as_at_home(guest: Guest) -> None:
     assert guest.ssh("-tt", f"{name}.nddt", "tty; kill -TERM $$").code != 0
     assert guest.ssh("-tt", f"{name}.{guest.caller.provider}", "tty").stdout.startswith(b"/dev/pts")
     assert guest.ssh("-T", name, stdin=b"echo $0 in $PWD\n").stdout == b"bash in /workspace\n"
+
+
+def test_what_is_for_every_host_is_not_for_a_sandbox(guest: Guest, tmp_path: Path) -> None:
+    """Neither an agent nor a display; what cannot be taken back is refused, but not -L or -R."""
+    name = guest.caller.make_sandbox()
+    file = tmp_path / "ssh"
+    every = (
+        "ForwardAgent yes\nForwardX11 yes\nForwardX11Trusted yes\nAddKeysToAgent yes\n"
+        "RemoteCommand false\nProxyJump nowhere\nSetEnv LC_TOKEN=secret\nTunnel yes\n"
+    )
+    file.write_text(f"Include {guest.config}\nHost *\n{every}")
+    socket = tmp_path / "agent"
+    who = replace(guest, caller=guest.caller.having(SSH_AUTH_SOCK=str(socket), DISPLAY=":99"))
+    look = "echo agent=$SSH_AUTH_SOCK display=$DISPLAY token=$LC_TOKEN; ls /tmp/ssh-*; :"
+    with ended(subprocess.Popen(("ssh-agent", "-D", "-a", socket), stdout=subprocess.DEVNULL)):
+        assert eventually(socket.exists)
+        for more in ((), ("-A",), ("-R", "0:localhost:1")):
+            done = who.ssh(*more, name, look, config=file)
+            assert done.lines == ["agent= display= token="], done.said
+        listed = who("ssh-add", "-l")
+        assert listed.stdout == b"The agent has no identities.\n"
+    file.write_text(f"{file.read_text()}RemoteForward 9000 localhost:22\n")
+
+    done = who.ssh(name, "echo in", config=file)
+
+    assert (done.code, done.stdout) == (255, b"")
+    assert "so for a sandbox: remoteforward 9000 [localhost]:22 — put it below" in done.said
+
+
+def test_nothing_of_a_sandbox_is_obeyed_by_a_terminal(guest: Guest) -> None:
+    """Neither what its server says to the user's ssh, nor what is said about its end."""
+    name = guest.caller.make_sandbox()
+    hostile = r"\033]52;c;ZXZpbA==\007\033]0;title\007\033[2J\2332J\302\2332J\342\200\256bidi"
+    evil = f"[ ! -t 2 ] && printf 'said {hostile}\\n' >&2; case $BASH_EXECUTION_STRING in "
+    evil += "*nddt-sshd*|*nddt-cp*) exit 3;; esac"
+    wrote = guest.caller("shell", "--command", f"echo {shlex.quote(evil)} >~/.bashrc")
+    assert wrote.code == 0, wrote.said
+
+    for done in (guest.ssh(name, "true"), guest.caller("cp", "sandbox:x", "x")):
+        assert done.code != 0
+        text = done.stderr.decode()
+        assert not [c for c in text if not c.isprintable() and c not in "\r\n"], text
 
 
 def test_a_warm_connection_asks_nobody(guest: Guest, outside: Outside) -> None:
@@ -194,14 +237,15 @@ def test_what_cannot_be_reached_is_said(guest: Guest, outside: Outside, tmp_path
     with outside.neighbour("nddt-neighbours"):
         theirs = guest.ssh("nddt-neighbours", "true")
 
-    assert "nddt: there is no sandbox nddt-none — see: inv list" in none.said
-    assert "ssh_key.pub cannot be read — run: inv ssh-config" in no_key.said
+    assert "nddt: there is no sandbox nddt-none — see: nddt list" in none.said
+    assert "ssh_key.pub cannot be read — run: nddt ssh-config" in no_key.said
     assert f"there is no sandbox {name}" in unreachable.said
     assert "cannot be reached" in unreachable.said or "does not answer" in unreachable.said
     assert "belongs to a sandbox of somebody@else" in theirs.said
     assert {255} == {one.code for one in (none, no_key, unreachable, theirs)}
 
 
+@pytest.mark.same_everywhere
 def test_consent_is_needed_to_change_the_users_file(nddt: Caller, tmp_path: Path) -> None:
     """Without it the line is only printed."""
     caller = nddt.having(HOME=str(tmp_path), XDG_CONFIG_HOME=str(tmp_path / "config"))

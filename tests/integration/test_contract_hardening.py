@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from scripts import free_space
+from scripts.machine import free_space
 from tests.integration.conftest import ON_DOCKER
 from tests.integration.contract import Caller, end, ended
 
@@ -156,8 +156,9 @@ def test_a_root_that_cannot_be_changed(kept: Caller, outside: Outside, tmp_path:
 
 def test_what_was_made_without_a_limit_is_made_anew(kept: Caller) -> None:
     """A sandbox has the limits that it was made with."""
-    kept.make_sandbox()
+    name = kept.make_sandbox()
 
     done = kept.having(NDDT_PIDS="50")("shell", "--command", "true")
 
-    assert "is used as it is: its size, or something else" in done.said
+    problem = f"sandbox {name} has more than is allowed now: NDDT_PIDS (environment)"
+    assert (done.code, done.said) == (69, f"nddt: {problem} — --yes makes it anew\n")

@@ -188,6 +188,7 @@ def test_only_named_keys_are_there(nddt: Caller, person: Person, by: str) -> Non
     assert done.lines == ["home", "no", "yes"], done.said
 
 
+@pytest.mark.same_everywhere
 def test_a_name_that_no_key_has(nddt: Caller, person: Person) -> None:
     """Is an error that lists the keys, in both ways; nothing is started."""
     for way, where in (("agent", "the SSH agent"), ("keys", str(person.home / ".ssh"))):
@@ -199,6 +200,7 @@ def test_a_name_that_no_key_has(nddt: Caller, person: Person) -> None:
         assert len(done.said.splitlines()) == 1
 
 
+@pytest.mark.same_everywhere
 def test_no_agent_and_no_keys(nddt: Caller, person: Person) -> None:
     """Are errors that say what to do."""
     caller = of(nddt, person, NDDT_SSH_FORWARD="agent", SSH_AUTH_SOCK="")
@@ -215,6 +217,7 @@ def test_no_agent_and_no_keys(nddt: Caller, person: Person) -> None:
     assert "has no private key" in done.said
 
 
+@pytest.mark.same_everywhere
 def test_an_agent_without_keys_is_worth_a_word(nddt: Caller, person: Person) -> None:
     """Keys that come later are there at once."""
     person.run("ssh-add", "-q", "-D")
@@ -368,6 +371,39 @@ def test_a_signature_of_the_sandbox_verifies_here(
     assert kept("shell", "--command", LEFT).stdout == b""
 
 
+def test_the_gpg_agent_only_signs_and_with_named_keys(nddt: Caller, person: Person) -> None:
+    """What is encrypted to the user stays so, asked by gpg or by hand; another key is not there."""
+    key = gpg_key(person)
+    make = ("gpg", "--batch", "--quiet", "--passphrase", "")
+    person.run(*make, "--quick-add-key", key, "cv25519", "encr")
+    person.run(*make, "--quick-generate-key", "Home <home@example.org>", "ed25519", "sign")
+    hide = ("gpg", "--batch", "--armor", "--trust-model", "always", "-e", "-r", key)
+    hidden = person.run(*hide, given="text\n")
+    assert person.run("gpg", "--batch", "--quiet", "-d", given=hidden) == "text\n"
+    listing = person.run("gpg", "--batch", "--with-colons", "--with-keygrip", "-K")
+    grips = [line.split(":")[9] for line in listing.splitlines() if line.startswith("grp")]
+    said = "".join(f"SETKEY {one}\nSIGKEY {one}\nPKDECRYPT\n" for one in grips)
+    caller = of(nddt, person, NDDT_GPG_FORWARD="true", NDDT_GPG_KEYS="ada@example.org")
+    attack = (
+        f"echo {shlex.quote(hidden)} | gpg --batch --quiet -d 2>/dev/null; echo $?; "
+        f"echo {shlex.quote(said + 'EXPORT_KEY ' + grips[0])} | "
+        "socat -t 20 - UNIX-CONNECT:$(echo /tmp/nddt/*-gpg) | cut -d' ' -f1,3-4; "
+        "for one in ada home; do "
+        "echo x | gpg --batch -u $one@example.org --sign 2>/dev/null | wc -c; done"
+    )
+
+    done = caller("shell", "--command", attack)
+
+    no, none = "ERR Forbidden <nddt>", "ERR No secret"
+    assert done.lines[:-1] == [
+        *("2", "OK to meet"),
+        *(no, "OK", no, no, none, no, no, none, no, no),
+        done.lines[-2],
+    ], done
+    assert (int(done.lines[-2]) > 100, done.lines[-1]) == (True, "0")
+
+
+@pytest.mark.same_everywhere
 def test_gpg_without_a_key(nddt: Caller, person: Person) -> None:
     """Is an error that says what to do."""
     (person.home / ".gnupg").mkdir(mode=0o700)
@@ -391,8 +427,11 @@ def test_git_is_the_users(nddt: Caller, person: Person) -> None:
         ("commit.gpgSign", "true"),
     ):
         person.git(name, value)
+    ignore = person.home / ".config/git/ignore"
+    ignore.parent.mkdir(parents=True, exist_ok=True)
+    ignore.write_text("*.swp\n")
     look = (
-        "cd ~; git init -q r; cd r; touch x; git st; git commit -q --allow-empty -m x; "
+        "cd ~; git init -q r; cd r; touch x x.swp; git st; git commit -q --allow-empty -m x; "
         "git log --format='%an %ae'; git config --global user.email other@example.org; "
         "git commit -q --allow-empty -m y; git log -1 --format='%an %ae'; git config --list"
     )
@@ -408,6 +447,7 @@ def test_git_is_the_users(nddt: Caller, person: Person) -> None:
     assert b"Ada" not in without.stdout
 
 
+@pytest.mark.same_everywhere
 def test_a_directory_of_somebody_else_is_no_problem(nddt: Caller, person: Person) -> None:
     """Git does not call a repository dubious in the sandbox."""
     own = "mkdir ~/r; git init -q ~/r; "
@@ -444,7 +484,7 @@ def test_commits_are_signed_with_an_ssh_key(
 def test_a_token_is_for_git_too(kept: Caller, person: Person, name: str) -> None:
     """Git asks for no password at github.com, and the token is in no file."""
     secret = "gho_0123456789abcdefghijklmnop"
-    caller = of(kept, person, NDDT_ENV_VARS=name, **{name: secret})
+    caller = of(kept, person, NDDT_ENV_VARS=name, NDDT_MODEL_ACCESS="env", **{name: secret})
     caller.make_sandbox()
     ask = (
         "export GIT_TERMINAL_PROMPT=0; "
@@ -462,6 +502,7 @@ def test_a_token_is_for_git_too(kept: Caller, person: Person, name: str) -> None
     assert done.lines[-1] == "github.com", done.lines
 
 
+@pytest.mark.same_everywhere
 def test_the_plan_says_what_comes_along(nddt: Caller, person: Person) -> None:
     """Before anything happens."""
     caller = of(nddt, person, NDDT_SSH_FORWARD="agent", NDDT_SSH_KEYS="work")
@@ -471,5 +512,5 @@ def test_the_plan_says_what_comes_along(nddt: Caller, person: Person) -> None:
 
     lines = done.stdout.decode()
     assert "ssh          keys of this machine's agent: SHA256:" in lines
-    assert "gpg          this machine's agent, with " in lines
+    assert "gpg          signs by this machine's agent with " in lines
     assert "git          Ada Örn ada@example.org" in lines

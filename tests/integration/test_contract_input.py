@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ def refused(done: Done, code: int, *words: str) -> None:
         assert word in line, line
 
 
+@pytest.mark.same_everywhere
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -54,6 +56,7 @@ def test_a_command_that_makes_no_sense(
     refused(caller(*words), code, says)
 
 
+@pytest.mark.same_everywhere
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -75,6 +78,7 @@ def test_a_setting_that_makes_no_sense(nddt: Caller, name: str, value: str) -> N
     refused(caller(*PROMPT), 78, name)
 
 
+@pytest.mark.same_everywhere
 def test_a_bad_value_in_a_file_names_file_and_line(nddt: Caller) -> None:
     """As does a line that is no assignment."""
     file = nddt.directory / ".env"
@@ -86,6 +90,7 @@ def test_a_bad_value_in_a_file_names_file_and_line(nddt: Caller) -> None:
         refused(nddt.having(ANTHROPIC_API_KEY=KEY)(*PROMPT), 78, str(file), f"line {line}")
 
 
+@pytest.mark.same_everywhere
 def test_a_misspelt_setting_is_reported_and_the_run_goes_on(nddt: Caller) -> None:
     """With the nearest right one."""
     caller = nddt.with_agent("echo ran").having(ANTHROPIC_API_KEY=KEY, NDDT_PERSISTANT="true")
@@ -98,6 +103,7 @@ def test_a_misspelt_setting_is_reported_and_the_run_goes_on(nddt: Caller) -> Non
     assert "NDDT_PERSISTENT?" in line
 
 
+@pytest.mark.same_everywhere
 def test_no_credential_names_the_three_ways_out(nddt: Caller) -> None:
     """77 before anything is made."""
     refused(nddt(*PROMPT), 77, "ANTHROPIC_API_KEY", "claude setup-token", "--demo")
@@ -137,10 +143,12 @@ def test_more_directories(nddt: Caller, outside: Outside) -> None:
     """Docker shows them, read-only if wanted; Daytona cannot, and says so."""
     (nddt.directory / "more").mkdir()
     (nddt.directory / "more/x").write_text("x")
-    shown = nddt.having(
+    (nddt.directory / "here").mkdir()
+    here = nddt.to(nddt.directory / "here")
+    shown = here.having(
         ANTHROPIC_API_KEY=KEY, NDDT_MOUNTS=f"{nddt.directory}/more:{PLACE_FOR_MOUNT}:ro"
     )
-    missing = nddt.having(
+    missing = here.having(
         ANTHROPIC_API_KEY=KEY, NDDT_MOUNTS=f"{nddt.directory}/less:{PLACE_FOR_MOUNT}"
     )
 
@@ -160,15 +168,18 @@ def test_directories_for_one_command(nddt: Caller, outside: Outside) -> None:
     for name in ("one", "two", "three"):
         (nddt.directory / name).mkdir()
         (nddt.directory / name / "x").write_text(name)
-    caller = nddt.having(ANTHROPIC_API_KEY=KEY, NDDT_MOUNTS=f"{nddt.directory}/three:/three")
-    words = ("--mount", "one:/shown/1:ro", "--mount", "../" + nddt.directory.name + "/two:/2")
+    (nddt.directory / "here").mkdir()
+    caller = nddt.to(nddt.directory / "here").having(
+        ANTHROPIC_API_KEY=KEY, NDDT_MOUNTS=f"{nddt.directory}/three:/three"
+    )
+    words = ("--mount", "../one:/shown/1:ro", "--mount", f"../../{nddt.directory.name}/two:/2")
     look = "cat /shown/1/x /2/x; ls /three; echo new >/2/y; touch /shown/1/y"
 
     done = caller("shell", *words, "--command", look)
 
     if nddt.provider == "daytona":
-        refused(done, 78, "NDDT_MOUNTS (option)", "inv cp")
-        refused(caller.having(NDDT_WORKSPACE="sync")(*PROMPT, *words), 78, "inv cp")
+        refused(done, 78, "NDDT_MOUNTS (option)", "nddt cp")
+        refused(caller.having(NDDT_WORKSPACE="sync")(*PROMPT, *words), 78, "nddt cp")
         return
     assert (done.code, done.stdout) == (1, b"onetwo"), done.said
     assert (nddt.directory / "two/y").read_text() == "new\n"
@@ -176,10 +187,10 @@ def test_directories_for_one_command(nddt: Caller, outside: Outside) -> None:
     shown = caller(*PROMPT, *words, "--dry")
     assert f"{nddt.directory}/one at /shown/1, read only" in shown.stdout.decode()
 
-    refused(caller(*PROMPT, "--mount", "one:two"), 78, "HERE:/IN/SANDBOX")
-    refused(caller(*PROMPT, "--mount", "one:/tmp"), 78, "NDDT_MOUNTS (option)", "choose another")
+    refused(caller(*PROMPT, "--mount", "../one:two"), 78, "HERE:/IN/SANDBOX")
+    refused(caller(*PROMPT, "--mount", "../one:/tmp"), 78, "NDDT_MOUNTS (option)", "choose another")
     away = caller.having(DOCKER_HOST="tcp://engine.example:2375", NDDT_WORKSPACE="sync")
-    refused(away(*PROMPT, *words), 78, "engine.example", "inv cp")
+    refused(away(*PROMPT, *words), 78, "engine.example", "nddt cp")
     made = caller.with_agent("true")(caller.task("create-sandbox"), *words)
     assert made.code == 0, made.said
     (name,) = outside.sandboxes()
@@ -200,6 +211,7 @@ def test_a_directory_that_cannot_be_changed(nddt: Caller) -> None:
     assert [one.name for one in nddt.directory.iterdir()] == ["x"]
 
 
+@pytest.mark.same_everywhere
 @pytest.mark.parametrize("place", ["root", "home", "above home", "a link to home"])
 def test_a_workspace_that_nobody_means(nddt: Caller, place: str) -> None:
     """`/` and the home directory are not shown without consent, and nothing is made."""
@@ -220,13 +232,14 @@ def test_a_workspace_that_nobody_means(nddt: Caller, place: str) -> None:
 
 @ON_DOCKER
 @pytest.mark.parametrize("mode", [":ro", ""])
-def test_a_mount_that_nobody_means(nddt: Caller, mode: str) -> None:
+def test_a_mount_that_nobody_means(nddt: Caller, tmp_path: Path, mine_name: str, mode: str) -> None:
     """More directories need the same consent."""
     home = Path(nddt.environ["HOME"])
-    (nddt.directory / "link").symlink_to(home)
-    caller = nddt.having(ANTHROPIC_API_KEY=KEY)
+    (tmp_path / "link").symlink_to(home)
+    # Where the directory was shown, too, none around it could be, to write.
+    caller = nddt.having(ANTHROPIC_API_KEY=KEY, NDDT_WORKSPACE="none", NDDT_NAME=mine_name)
 
-    for place in ("/", home, home.parent, "link"):
+    for place in ("/", home, home.parent, tmp_path / "link"):
         said = refused_mount(caller, f"{place}:/shown{mode}")
         assert ("to write" in said) == (not mode)
     command = ("shell", "--command", "ls -d /shown")
@@ -239,7 +252,7 @@ def refused_mount(caller: Caller, mount: str) -> str:
     shell = ("shell", "--command", "true")
     for done in (
         caller(*PROMPT, "--mount", mount),
-        caller.having(NDDT_MOUNTS=mount, NDDT_WORKSPACE="none")(*shell),
+        caller.having(NDDT_MOUNTS=mount)(*shell),
         caller(caller.task("create-sandbox"), "--mount", mount),
     ):
         refused(done, 64, "Show all of", "show a directory in it", "--yes")
@@ -273,6 +286,7 @@ def test_a_question_at_the_terminal(nddt: Caller) -> None:
             assert code == terminal.code(), terminal.text
 
 
+@pytest.mark.same_everywhere
 def test_a_directory_that_is_gone(nddt: Caller) -> None:
     """The current directory may have been removed by somebody."""
     gone = nddt.directory / "gone"
@@ -287,9 +301,11 @@ def test_a_directory_that_is_gone(nddt: Caller) -> None:
     assert done.said.splitlines()[-1].startswith("nddt: the current directory no longer exists")
 
 
+@pytest.mark.same_everywhere
 def test_a_runtime_directory_of_somebody_elses(nddt: Caller) -> None:
     """What others could read or replace is not used."""
-    nddt.runtime.mkdir(mode=0o755)
+    shutil.rmtree(nddt.runtime, ignore_errors=True)
+    nddt.runtime.mkdir()
     nddt.runtime.chmod(0o755)
     caller = nddt.having(ANTHROPIC_API_KEY=KEY)
 

@@ -20,7 +20,7 @@ import pytest
 
 from tests.github_double import GitHub
 from tests.integration.conftest import ON_DOCKER
-from tests.integration.contract import Caller, Terminal, end, ended, processes
+from tests.integration.contract import Caller, Terminal, end, ended, eventually, processes
 from tests.integration.test_contract_terminal import say
 from tests.scripted_model import text
 
@@ -52,6 +52,8 @@ def look(where, data):
         if word in data:
             found[name].append(where)
 def read(path):
+    if not os.path.isfile(path):  # at a pipe one would wait
+        return
     try:
         with open(path, "rb") as file:
             look(path, file.read(1 << 26))
@@ -151,6 +153,7 @@ def test_the_agent_answers_without_a_key(
     assert is_login == (variable == "CLAUDE_CODE_OAUTH_TOKEN")
 
 
+@pytest.mark.same_everywhere
 def test_the_demo_needs_no_key_either_way(nddt: Caller) -> None:
     """It shows the way that a key would stay away from."""
     done = nddt("run", "--demo", "--keyless", "--prompt", "Say hello")
@@ -323,7 +326,7 @@ def test_a_conversation_goes_on(kept: Caller) -> None:
             assert terminal.shows("200"), terminal.text
             terminal.type("end\r")
             assert terminal.code() == 5, terminal.text
-        assert not note.exists()
+        assert eventually(lambda: not note.exists())
 
 
 def test_a_copy_of_the_directory_has_no_key(nddt: Caller) -> None:
@@ -334,6 +337,7 @@ def test_a_copy_of_the_directory_has_no_key(nddt: Caller) -> None:
     (nddt.directory / ".env").write_text(f"ANTHROPIC_API_KEY={KEY}\n")
     with echo() as url:
         caller = nddt.having(ANTHROPIC_BASE_URL=url, NDDT_WORKSPACE="sync")
+        assert nddt("trust", "--yes").code == 0
         look = f"{ASK}; ls seen .env; grep -rls {KEY[:20]} /workspace; env | grep -c {KEY[:20]}; :"
         done = caller.with_agent(look)("run", "--keyless", "--prompt", "x")
 
@@ -448,7 +452,7 @@ def test_other_repositories_are_out_of_reach(nddt: Caller, github: GitHub) -> No
 
 
 def test_a_conversation_has_github_again(kept: Caller, github: GitHub) -> None:
-    """After `attach` it is at the same place; meanwhile it is out of reach."""
+    """Also while nobody is at it, and after `attach`, at the same place."""
     loop = 'while read -r w; do [ "$w" = end ] && exit 5; gh api repos/me/mine/$w --jq .path; done'
     caller = with_token(kept, github).having(ANTHROPIC_API_KEY=KEY)
     caller = caller.with_agent(f"echo ready; {loop}")
@@ -459,7 +463,7 @@ def test_a_conversation_has_github_again(kept: Caller, github: GitHub) -> None:
         terminal.type("\x1c")
         assert terminal.code() == 0
     ask = "curl -s --unix-socket /tmp/nddt/agent-github http://x/"
-    assert kept("shell", "--command", ask).code == 7
+    assert b"no placeholder" in kept("shell", "--command", ask).stdout
     with Terminal(caller, "attach") as terminal:
         assert terminal.shows("pulls"), terminal.text
         terminal.type("issues\r")
@@ -489,9 +493,32 @@ def test_the_directorys_own_repository_is_allowed(nddt: Caller, github: GitHub) 
     assert done.lines == ["  origin/main", "  origin/topic"]
 
 
+def test_a_remote_that_a_session_added_gets_no_token(nddt: Caller, github: GitHub) -> None:
+    """Though the token is used here for the first time after it."""
+    nddt = nddt.having(NDDT_WORKSPACE="mount" if nddt.provider == "docker" else "sync")
+    git = ("git", "-C", str(nddt.directory))
+    subprocess.run((*git, "init", "-q"), check=True)
+    mine, other = (f"https://{github.host}/me/{name}.git" for name in ("mine", "other"))
+    subprocess.run((*git, "remote", "add", "origin", mine), check=True)
+    assert nddt("shell", "--command", f"git remote add more {other}; :").code == 0
+    # What a sandbox with a copy has changed comes back; that is no matter here.
+    subprocess.run((*git, "remote", "add", "more", other), check=False, capture_output=True)
+    caller = with_token(nddt, github).having(NDDT_GITHUB_REPOS="")
+    ask = "gh api repos/me/mine/pulls --jq .path; gh api repos/me/other/pulls 2>&1 | grep -o 403"
+
+    withheld = caller("shell", "--command", ask)
+    agreed = caller("shell", "--yes", "--command", ask)
+
+    assert withheld.lines == ["/api/v3/repos/me/mine/pulls", "403"]
+    assert "no token is used for: me/other" in withheld.said
+    assert agreed.lines == ["/api/v3/repos/me/mine/pulls"]
+    assert "is used here for me/other, too, as --yes agrees to" in agreed.said
+
+
 # -- what is said ---------------------------------------------------------------------------
 
 
+@pytest.mark.same_everywhere
 def test_the_plan_says_where_the_key_is(nddt: Caller) -> None:
     """And not what it is."""
     caller = nddt.having(ANTHROPIC_API_KEY=KEY)
@@ -503,6 +530,7 @@ def test_the_plan_says_where_the_key_is(nddt: Caller) -> None:
     assert KEY not in done.stdout.decode()
 
 
+@pytest.mark.same_everywhere
 def test_a_project_cannot_choose_who_gets_the_key(nddt: Caller) -> None:
     """Nor that it enters the sandbox."""
     (nddt.directory / ".env").write_text(
@@ -513,3 +541,61 @@ def test_a_project_cannot_choose_who_gets_the_key(nddt: Caller) -> None:
     line = "model        https://api.anthropic.com, by this machine, which keeps ANTHROPIC_API_KEY"
     assert line in done.lines
     assert "not used: ANTHROPIC_BASE_URL (line 1)" in done.said
+
+
+# -- the default ----------------------------------------------------------------------------
+
+
+def test_the_key_stays_here_by_default(nddt: Caller, model: Callable[..., ScriptedModel]) -> None:
+    """Nothing is asked for, nothing is said, and no key is anywhere inside."""
+    scripted = model(text("Hello from the script."))
+    known = {"ANTHROPIC_BASE_URL": scripted.url, "ANTHROPIC_API_KEY": KEY, "GH_TOKEN": KEY}
+    caller = nddt.having(**known)
+
+    done = caller("run", "--prompt", "Say hello")
+    hunt = caller("shell", "--command", f"env; python3 -c '{HUNT}' {KEY[::-1]}")
+
+    assert (done.code, done.stdout, done.stderr) == (0, b"Hello from the script.\n", b"")
+    assert {one.headers["x-api-key"] for one in scripted.conversation} == {KEY}
+    assert hunt.code == 0, hunt.said
+    assert json.loads(hunt.lines[-1])["key"] == []
+    assert KEY not in hunt.stdout.decode() + hunt.said
+
+
+@pytest.mark.parametrize("bedrock", ["1", ""])
+def test_what_cannot_stay_here_is_said(nddt: Caller, bedrock: str) -> None:
+    """In one line, by default; who has asked for it is refused, but for a program of their own."""
+    command = "sh -c 'printenv ANTHROPIC_API_KEY'"
+    caller = nddt.having(
+        NDDT_COMMAND=command, ANTHROPIC_API_KEY=KEY, CLAUDE_CODE_USE_BEDROCK=bedrock
+    )
+
+    done = caller("run", "--prompt", "x")
+    refused = caller("run", "--keyless", "--dry", "--prompt", "x")
+    chosen = caller.having(NDDT_MODEL_ACCESS="env")("run", "--prompt", "x")
+
+    assert (done.code, done.stdout) == (0, f"{KEY}\n".encode()), done.said
+    assert len(done.said.splitlines()) == 1
+    assert "the keys for the model enter the sandbox: " in done.said
+    assert ("CLAUDE_CODE_USE_BEDROCK" if bedrock else "NDDT_COMMAND") in done.said
+    assert refused.code == (78 if bedrock else 0), refused.said
+    assert (chosen.stdout, chosen.said) == (done.stdout, "")
+
+
+@ON_DOCKER
+@pytest.mark.parametrize("name", [".env", ".envrc"])
+def test_a_key_in_the_directory_is_told_of(
+    nddt: Caller, model: Callable[..., ScriptedModel], name: str
+) -> None:
+    """By default that is no reason not to run, and nothing can hide it."""
+    scripted = model(text("Hello from the script."))
+    file = nddt.directory / name
+    file.write_text(f"# {KEY}\n")
+    caller = nddt.having(ANTHROPIC_BASE_URL=scripted.url, ANTHROPIC_API_KEY=KEY)
+
+    done = caller("run", "--prompt", "Say hello")
+
+    assert (done.code, done.stdout) == (0, b"Hello from the script.\n")
+    assert f"ANTHROPIC_API_KEY stands in {file}, which the sandbox sees" in done.said
+    assert len(done.said.splitlines()) == 1
+    assert caller("run", "--keyless", "--prompt", "x").code == 78

@@ -5,14 +5,20 @@ The scripts run in the sandbox. The hosts that it may reach here are those of it
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import signal
 import socket
+import subprocess
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from scripts import settings
+from scripts.configuration import reading
 from scripts.errors import NoImageError
 from scripts.providers import docker
 from tests.integration.conftest import ON_DOCKER
@@ -20,18 +26,17 @@ from tests.integration.contract import (
     KEY,
     REPOSITORY,
     Caller,
-    Daytona,
     Terminal,
     end,
     ended,
     eventually,
+    keeper_of,
 )
 from tests.own_ports import own_port
 from tests.scripted_model import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from tests.integration.contract import Outside
     from tests.scripted_model import ScriptedModel
@@ -94,6 +99,37 @@ def listening(host: str) -> Iterator[tuple[int, list[bytes]]]:
         finally:
             server.shutdown(socket.SHUT_RDWR)
             thread.join()
+
+
+HOSTILE = Path(__file__).with_name("hostile_network.py")
+
+
+def attacked(caller: Caller, *places: str) -> list[str]:
+    """Have a hostile program try everything; gives what it has achieved."""
+    words = shlex.join(("python3", "/tmp/hostile.py", *places))
+    command = f"cat >/tmp/hostile.py; {words}"
+    done = caller("shell", "--command", command, stdin=HOSTILE.read_bytes())
+    assert done.code == 0, done.said
+    assert done.lines[-1] == "21", done.said
+    return done.lines[:-1]
+
+
+def own_addresses() -> list[str]:
+    """Give the addresses of this machine, among which each sandbox has its gateway."""
+    lines = subprocess.run(("ip", "-4", "-o", "addr"), check=True, capture_output=True, text=True)
+    return re.findall(r" inet ([0-9.]+)", lines.stdout)
+
+
+@pytest.mark.parametrize("setting", ["none", "allowlist"])
+def test_no_way_leads_out(nddt: Caller, setting: str) -> None:
+    """Whatever a hostile program tries, the same at each provider."""
+    with listening("0.0.0.0") as (port, came):  # noqa: S104  (what gateways are)
+        places = [f"{one}:{port}" for one in own_addresses() if not one.startswith("127.")]
+
+        found = attacked(nddt.having(NDDT_NETWORK=setting), *places)
+
+    assert places
+    assert (found, came) == ([], [])
 
 
 # -- what works, and what does not: tried in one sandbox, one after the other --------------------
@@ -362,6 +398,7 @@ def test_allowing_a_host_at_once(fenced: Caller) -> None:
     assert "not allowed" in fenced("network").lines[1]
 
 
+@pytest.mark.same_everywhere
 def test_a_project_cannot_widen_it(fenced: Caller) -> None:
     """Its .env file names hosts, another model, and an open network, in vain."""
     (fenced.directory / ".env").write_text(
@@ -374,7 +411,7 @@ def test_a_project_cannot_widen_it(fenced: Caller) -> None:
 
 
 def test_without_us_there_is_no_network(kept: Caller, outside: Outside) -> None:
-    """A conversation that was left goes on without, and has it again with whoever comes back."""
+    """A conversation that was left has what its keeper lets through, and without that nothing."""
     loop = f'while :; do fetched "{INDEX}" >/tmp/now.new; mv /tmp/now.new /tmp/now; sleep 0.2; done'
     caller = kept.having(NDDT_NETWORK="allowlist", ANTHROPIC_API_KEY=KEY).with_agent(
         f"{LIBRARY}\necho begun; {loop}"
@@ -391,17 +428,18 @@ def test_without_us_there_is_no_network(kept: Caller, outside: Outside) -> None:
         assert now() == "200 200"
         with Terminal(caller, "attach") as other:
             assert other.shows("begun")
-            terminal.type("\x1c")
-            assert terminal.code() == 0
-            assert eventually(lambda: now() == "200 200")  # the second one has taken over
-            other.type("\x1c")
-            assert other.code() == 0
-    assert now() == "000 000"
+            for one in (terminal, other):
+                one.type("\x1c")
+                assert one.code() == 0
+    assert now() == "200 200"
+    pid = keeper_of(caller)
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: now() == "000 000")
     with Terminal(caller, "attach") as terminal:
         assert terminal.shows("begun")
         assert eventually(lambda: now() == "200 200")
         terminal.hang_up()
-    assert eventually(lambda: now() == "000 000")
 
 
 # -- sandboxes that were made with another setting -------------------------------------------
@@ -416,7 +454,7 @@ def test_a_sandbox_with_a_network_is_out_of_date(kept: Caller) -> None:
     agreed = fenced("shell", "--yes", "--command", "ip -o link | grep -vc ' lo: '; echo ran")
 
     assert (refused.code, refused.stdout) == (69, b"")
-    assert "has a network, though NDDT_NETWORK forbids it — --yes makes it anew" in refused.said
+    assert "allowed now: NDDT_NETWORK (environment) — --yes makes it anew" in refused.said
     assert agreed.lines[-1] == "ran", agreed.said
 
 
@@ -432,71 +470,19 @@ def test_a_named_sandbox_with_a_network(nddt: Caller, mine_name: str) -> None:
         running.terminate()
         end(running)
     assert (done.code, done.stdout) == (69, b"")
-    assert "the sandbox has a network, though NDDT_NETWORK is none" in done.said
+    assert "has more than is allowed now: NDDT_NETWORK (environment)" in done.said
 
 
 @ON_DOCKER
 def test_an_image_that_is_missing(nddt: Caller) -> None:
     """Cannot be asked where packages come from: it is built first, as for any run."""
-    loaded = settings.load(nddt.directory, nddt.environ, {})
+    loaded = reading.load(nddt.directory, nddt.environ, {})
 
     with pytest.raises(NoImageError):
         docker.ask(loaded, "nddt:there-is-none", ("true",))
 
 
-# -- what Daytona may do --------------------------------------------------------------------
-
-
-@pytest.fixture
-def at_daytona(nddt: Caller, outside: Outside) -> Iterator[tuple[Caller, Daytona]]:
-    """Somebody whose sandboxes have no network, and the platform."""
-    assert isinstance(outside, Daytona)
-    yield nddt.having(NDDT_NETWORK="none"), outside
-    outside.double.options.block_s = 0.0
-    outside.double.options.allows_blocks = True
-
-
-ON_DAYTONA = pytest.mark.parametrize("outside", ["daytona"], indirect=True)
-
-
-@ON_DAYTONA
-@pytest.mark.parametrize("persistent", ["false", "true"])
-def test_a_platform_that_does_not_obey(at_daytona: tuple[Caller, Daytona], persistent: str) -> None:
-    """Is noticed from inside, before anything runs."""
-    caller, outside = at_daytona
-    outside.double.options.block_s = float("inf")
-
-    done = caller.having(NDDT_PERSISTENT=persistent)("shell", "--command", "echo ran")
-
-    assert (done.code, done.stdout) == (69, b"")
-    assert "the sandbox has a network, though NDDT_NETWORK is none" in done.said
-    for name in outside.sandboxes():
-        outside.remove(name)
-
-
-@ON_DAYTONA
-def test_a_platform_that_is_late(at_daytona: tuple[Caller, Daytona]) -> None:
-    """Is waited for."""
-    caller, outside = at_daytona
-    outside.double.options.block_s = 4.0
-
-    done = caller("shell", "--command", "ip -o link | grep -v ' lo: ' | grep -w UP; echo ran")
-
-    assert done.lines == ["ran"], done.said
-
-
-@ON_DAYTONA
-def test_an_account_that_may_not(at_daytona: tuple[Caller, Daytona]) -> None:
-    """Is told so."""
-    caller, outside = at_daytona
-    outside.double.options.allows_blocks = False
-
-    done = caller("shell", "--command", "echo ran")
-
-    assert (done.code, done.stdout) == (73, b"")
-    assert "Network access is restricted" in done.said
-
-
+@pytest.mark.same_everywhere
 def test_what_is_typed_wrong(nddt: Caller) -> None:
     """Is explained in a line."""
     setting = nddt.having(NDDT_NETWORK="closed")("config")
@@ -508,4 +494,4 @@ def test_what_is_typed_wrong(nddt: Caller) -> None:
     assert "open or allowlist or none" in setting.said
     assert "names of hosts such as example.org" in hosts.said
     assert "'https://example.com' is no host" in allowed.said
-    assert "inv network --allowed shows what is" in denied.said
+    assert "nddt network --allowed shows what is" in denied.said

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.integration.conftest import ON_DOCKER
 from tests.integration.contract import KEY, Caller, end, processes
 
@@ -32,27 +34,32 @@ def test_the_second_run_only_opens_a_session(kept: Caller, outside: Outside) -> 
     assert list(outside.sandboxes().values()) == ["running"]
 
 
-def test_eight_first_runs_make_one_sandbox(kept: Caller, outside: Outside) -> None:
+MANY = pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.exhaustive)])
+
+
+@MANY
+def test_first_runs_at_once_make_one_sandbox(kept: Caller, outside: Outside, count: int) -> None:
     """All at once in a directory without a sandbox; each has its own answer."""
     caller = kept.with_agent('echo "${!#}"').having(ANTHROPIC_API_KEY=KEY)
-    started = [caller.start("run", "--prompt", f"number {i}") for i in range(8)]
+    started = [caller.start("run", "--prompt", f"number {i}") for i in range(count)]
 
     ended = [end(one, 60) for one in started]
 
-    assert [(0, f"number {i}\n".encode(), b"") for i in range(8)] == [
+    assert [(0, f"number {i}\n".encode(), b"") for i in range(count)] == [
         (one.code, one.stdout, one.stderr) for one in ended
     ]
     assert len(outside.sandboxes()) == 1
 
 
-def test_eight_real_agents_share_a_sandbox(kept: Caller, outside: Outside) -> None:
+@MANY
+def test_real_agents_share_a_sandbox(kept: Caller, outside: Outside, count: int) -> None:
     """Each demo has an endpoint of its own, whose port is free again afterwards."""
     kept.make_sandbox()
-    started = [kept.start("run", "--demo", "--prompt", f"number {i}") for i in range(8)]
+    started = [kept.start("run", "--demo", "--prompt", f"number {i}") for i in range(count)]
 
     ended = [end(one, 60) for one in started]
 
-    assert [(one.code, one.said) for one in ended] == [(0, "")] * 8
+    assert [(one.code, one.said) for one in ended] == [(0, "")] * count
     for number, one in enumerate(ended):
         assert f"“number {number}”".encode() in one.stdout
     assert len(outside.sandboxes()) == 1
@@ -115,16 +122,14 @@ def test_a_sandbox_killed_during_a_run_is_74(kept: Caller, outside: Outside) -> 
 
 @ON_DOCKER
 def test_an_out_of_date_sandbox_is_said_and_made_anew_after_a_yes(kept: Caller) -> None:
-    """Without a yes it is used as it is; with one it is made anew."""
+    """Without a yes it is used as it is, if it has less than is wanted; a yes makes it anew."""
     name = kept.make_sandbox()
     assert kept("shell", "--command", "echo mark >~/mark").code == 0
-    changed = kept.having(NDDT_WORKSPACE="none", NDDT_NAME=name)
+    changed = kept.having(NDDT_PIDS="0")
 
     look = ("shell", "--command", "cat ~/mark || echo no mark; touch new; ls -A")
     unasked = changed(*look)
     agreed = changed(*look, "--yes")
-    # Without a workspace, nothing but its name tells whose it is.
-    assert changed("cleanup", "--name", name, "--yes").code == 0
 
     assert (unasked.code, unasked.stdout) == (0, b"mark\nnew\n")
     assert len(unasked.said.splitlines()) == 1

@@ -155,14 +155,22 @@ def test_the_agent_names_an_address_that_works(
     assert f"3000:{START}" in json.dumps(scripted.conversation[2].body["messages"])
 
 
+@pytest.mark.same_everywhere
 def test_other_programs_ports_are_skipped(here: Caller) -> None:
     """Whatever address they listen on; a bound port that nobody listens on is theirs, too."""
     with taken(START), taken(START + 2, address="0.0.0.0"):  # noqa: S104
         assert f"3000:{START + 1},8080:{START + 3}" == mapped(here, "--ports", "3000,8080")
 
 
-@pytest.mark.parametrize("persistent", ["false", "true"])
-@pytest.mark.parametrize("words", [("shell", "--command"), ("run", "--prompt")])
+@pytest.mark.parametrize(
+    ("words", "persistent"),
+    [
+        (("run", "--prompt"), "false"),
+        (("shell", "--command"), "true"),
+        pytest.param(("run", "--prompt"), "true", marks=pytest.mark.exhaustive),
+        pytest.param(("shell", "--command"), "false", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_port_taken_at_the_last_moment_is_no_failure(
     here: Caller, outside: Outside, tmp_path: Path, persistent: str, words: tuple[str, str]
 ) -> None:
@@ -182,6 +190,7 @@ def test_a_port_taken_at_the_last_moment_is_no_failure(
         assert caller("cleanup", "--name", name, "--yes").code == 0
 
 
+@pytest.mark.same_everywhere
 @pytest.mark.parametrize("persistent", ["false", "true"])
 def test_nor_for_a_conversation(
     here: Caller, outside: Outside, tmp_path: Path, persistent: str
@@ -204,6 +213,7 @@ def test_nor_for_a_conversation(
         assert caller("cleanup", "--name", name, "--yes").code == 0
 
 
+@pytest.mark.same_everywhere
 def test_the_plan_shows_the_ports(here: Caller) -> None:
     """Without choosing any."""
     done = here("run", "--dry", "--demo", "--prompt", "x", "--ports", "3000,8080")
@@ -214,6 +224,7 @@ def test_the_plan_shows_the_ports(here: Caller) -> None:
     assert [line.split(maxsplit=1)[1] for line in lines] == [f"3000 {where}", f"8080 {where}"]
 
 
+@pytest.mark.same_everywhere
 @pytest.mark.parametrize(
     ("variables", "words", "message"),
     [
@@ -236,6 +247,7 @@ def test_what_cannot_be_is_said(
 # -- several sessions -----------------------------------------------------------------------
 
 
+@pytest.mark.same_everywhere
 def test_four_at_once_have_different_ports(here: Caller) -> None:
     """Each its own, whatever the others choose."""
     command = "echo $NDDT_PORT_MAP; sleep 1"
@@ -335,6 +347,7 @@ def test_ports_are_shown_added_and_removed(kept_here: Caller, tmp_path: Path) ->
     assert not listening(START)
 
 
+@pytest.mark.same_everywhere
 def test_ports_that_cannot_be_shown_are_said(kept_here: Caller) -> None:
     """Without a sandbox, with a stopped one, with two wishes at once, with no such port."""
     missing = kept_here("ports")
@@ -355,7 +368,7 @@ def test_ports_that_cannot_be_shown_are_said(kept_here: Caller) -> None:
         (missing, 69, "there is no sandbox"),
         (wrong, 64, "'70000' is no port — it is a port from 1 to 65535"),
         (both, 64, "exclude each other"),
-        (closed, 64, "is not open — see: inv ports"),
+        (closed, 64, "is not open — see: nddt ports"),
         (no_browser, 69, "there is no browser here"),
         (theirs, 64, "port 8080 is open for a session"),
         (stopped, 69, "does not run"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration.conftest import ON_DOCKER
-from tests.integration.contract import Caller, Terminal, end, ended
+from tests.integration.contract import Caller, Terminal, end, ended, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 CHANGE = "mkdir .vscode; echo evil >.vscode/tasks.json; git config core.fsmonitor evil; "
 CHANGED = (
     "nddt: programs of this machine can be made to run something by what was changed meanwhile: "
-    ".git/config (changed), .vscode/tasks.json (added) — inv protected shows it, "
-    "inv protected --restore undoes it\n"
+    ".git/config (changed), .vscode/tasks.json (added) — nddt protected shows it, "
+    "nddt protected --restore undoes it\n"
 )
 
 
@@ -51,18 +51,19 @@ def test_in_a_copy(repository: Caller) -> None:
 
 @ON_DOCKER
 def test_in_the_directory_itself(repository: Caller) -> None:
-    """Without a word about daily work; and hooks cannot be changed at all."""
+    """Without a word about daily work; a hook is told of like all else."""
     caller = repository.having(NDDT_WORKSPACE="mount")
     daily = "git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x; git branch other; "
     hook = "echo evil >.git/hooks/pre-commit"
 
     quiet = caller("shell", "--command", daily)
-    refused = caller("shell", "--command", hook)
+    hooked = caller("shell", "--command", hook)
+    restored = caller("protected", "--restore")
     done = caller("shell", "--command", CHANGE)
 
     assert (quiet.code, quiet.said) == (0, "")
-    assert refused.code != 0
-    assert "Read-only file system" in refused.said
+    assert ".git/hooks/pre-commit (added)" in hooked.said
+    assert (hooked.code, restored.code) == (0, 0), hooked.said
     assert (done.code, done.said) == (0, CHANGED)
     check_and_restore(caller)
 
@@ -98,7 +99,65 @@ def test_at_a_terminal(repository: Caller) -> None:
     assert caller("protected").stdout == b""
 
 
+LATER = (
+    f"setsid -f sh -c 'until [ -e now ]; do sleep 0.1; done; {CHANGE} rm now' "
+    "</dev/null >/dev/null 2>&1"
+)
+"""Goes on after the session, and acts when it is told to."""
+
+
+def act(directory: Path) -> None:
+    """Have what goes on in a sandbox act."""
+    now = directory / "now"
+    now.touch()
+    assert eventually(lambda: not now.exists())
+
+
 @ON_DOCKER
+def test_what_goes_on_after_a_session(kept: Caller) -> None:
+    """Is told of by the next command, whichever that is, and by the end of the sandbox."""
+    subprocess.run(("git", "init", "-q"), cwd=kept.directory, check=True)
+    first = kept("shell", "--command", LATER)
+    act(kept.directory)
+
+    listed = kept("list")
+
+    assert (first.code, first.said, listed.code) == (0, "", 0)
+    assert "by what went on in a sandbox or by yourself: .git/config (changed), " in listed.said
+    assert ".vscode/tasks.json (added) — nddt protected shows it" in listed.said
+    check_and_restore(kept)
+    assert kept("list").said == ""
+    assert kept("shell", "--command", LATER).said == ""
+    act(kept.directory)
+    name = listed.lines[-1].split()[0]
+    stopped = kept.to(kept.directory.parent)("stop", "--name", name)
+    assert ".vscode/tasks.json (added)" in stopped.said
+    assert kept("list").said == ""
+    check_and_restore(kept)
+
+
+@ON_DOCKER
+def test_programs_of_an_activated_environment(kept: Caller, tmp_path: Path) -> None:
+    """What an agent puts first on PATH runs neither for its session nor for a later command."""
+    own, ran = kept.directory / ".venv/bin", tmp_path / "ran"
+    caller = kept.having(PATH=f"{own}:{kept.environ['PATH']}")
+    names = "docker git gpg npm rsync ssh ssh-keygen tar"
+    plant = (
+        f"mkdir -p .venv/bin; cd .venv/bin; for one in {names}; do "
+        f"printf '#!/bin/sh\necho $0 >>{ran}\nexit 1\n' >$one; chmod 755 $one; done"
+    )
+
+    planted = caller("shell", "--command", plant)
+    again = caller("shell", "--command", "echo there")
+    told = [caller(one) for one in ("list", "protected")]
+    elsewhere = caller.to(tmp_path)("list")
+
+    assert (own / "ssh").exists()
+    assert (planted.code, again.stdout) == (0, b"there\n"), planted.said + again.said
+    assert {one.code for one in (*told, elsewhere)} == {0}, [one.said for one in told]
+    assert not ran.exists(), ran.read_text()
+
+
 def test_what_is_copied_out(kept: Caller, tmp_path: Path) -> None:
     """A copy may hold such files wherever it goes."""
     target = tmp_path / "target"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from scripts.messages_api import last_prompt
+from scripts.demo.messages_api import last_prompt
 from tests.integration.conftest import ON_DOCKER
 from tests.integration.contract import KEY, Caller, end
 from tests.scripted_model import text, tool
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.integration.contract import Outside
+    from tests.integration.contract import Done, Outside
     from tests.scripted_model import ScriptedModel
 
 DEMO_ANSWER = (
@@ -51,6 +51,7 @@ def test_the_answer_is_all_there_is(nddt: Caller) -> None:
     assert (done.code, done.stdout, done.stderr) == (0, DEMO_ANSWER, b"")
 
 
+@pytest.mark.same_everywhere
 def test_a_loose_word_is_a_prompt(nddt: Caller) -> None:
     """What is no task is sent to the agent."""
     done = nddt("Say hello", "--demo")
@@ -70,6 +71,7 @@ def test_verbose_shows_the_commands_but_no_secret(nddt: Caller) -> None:
     assert KEY not in done.said
 
 
+@pytest.mark.same_everywhere
 def test_dry_shows_the_plan_and_does_nothing(nddt: Caller, outside: Outside) -> None:
     """The plan has the command and no secret, and nothing is made."""
     caller = nddt.having(ANTHROPIC_API_KEY=KEY, NDDT_PERSISTENT="true")
@@ -110,18 +112,50 @@ def test_the_agent_writes_files_that_belong_to_the_caller(
 def test_a_refused_permission_is_explained(
     nddt: Caller, model: Callable[..., ScriptedModel], workspace: Path
 ) -> None:
-    """Without --yolo the agent's own rules hold, and the way to allow it is on stderr."""
+    """Where only its own rules count, 76 and the exact option; by default it edits and runs."""
     scripted = model(
         tool("Write", {"file_path": "/workspace/no.txt", "content": "no"}), text("I may not.")
     )
 
-    done = nddt.having(ANTHROPIC_BASE_URL=scripted.url)("run", "--prompt", "Write")
+    caller = nddt.having(ANTHROPIC_BASE_URL=scripted.url)
+    done = caller.having(NDDT_PERMISSIONS="ask")("run", "--prompt", "Write")
 
-    assert (done.code, done.stdout) == (0, b"I may not.\n")
-    assert done.said.startswith("nddt: the agent was refused a permission")
-    assert "--yolo" in done.said
+    assert (done.code, done.stdout) == (76, b"I may not.\n")
+    assert done.said.startswith("nddt: the agent was refused Write, ")
+    assert "--allowedTools Write, or all with --yolo" in done.said
     assert len(done.said.splitlines()) == 1
     assert not (workspace / "no.txt").exists()
+
+
+@ON_DOCKER
+@pytest.mark.parametrize("words", [(), ("--allowedTools", "WebSearch")])
+def test_it_edits_and_runs_by_default(
+    nddt: Caller, model: Callable[..., ScriptedModel], workspace: Path, words: tuple[str, ...]
+) -> None:
+    """What the first example of README needs, also beside tools that the user allows."""
+    scripted = model(
+        tool("Write", {"file_path": "/workspace/yes.txt", "content": "yes"}),
+        tool("Bash", {"command": "cp yes.txt too.txt", "description": "Copy"}),
+        text("Done."),
+    )
+
+    done = nddt.having(ANTHROPIC_BASE_URL=scripted.url)("Fix the failing test", *words)
+
+    assert (done.code, done.stdout, done.said) == (0, b"Done.\n", "")
+    assert (workspace / "too.txt").read_text() == "yes"
+
+
+@ON_DOCKER
+def test_nothing_new_outside_by_default(nddt: Caller, model: Callable[..., ScriptedModel]) -> None:
+    """A tool that asks somebody elsewhere is refused, and named."""
+    scripted = model(
+        tool("WebFetch", {"url": "https://example.org/", "prompt": "x"}), text("I may not.")
+    )
+
+    done = nddt.having(ANTHROPIC_BASE_URL=scripted.url)("Look it up")
+
+    assert (done.code, done.stdout) == (76, b"I may not.\n")
+    assert "--allowedTools WebFetch, or all with --yolo" in done.said
 
 
 def test_the_key_reaches_the_model(nddt: Caller, model: Callable[..., ScriptedModel]) -> None:
@@ -138,6 +172,7 @@ def test_the_key_reaches_the_model(nddt: Caller, model: Callable[..., ScriptedMo
     assert "opus" in request.body["model"]
 
 
+@pytest.mark.same_everywhere
 def test_long_prompts_arrive_from_a_file_and_from_pipes(
     nddt: Caller, model: Callable[..., ScriptedModel], workspace: Path
 ) -> None:
@@ -194,10 +229,10 @@ def test_the_agent_writes_files_in_the_cloud(
     ("script", "code"),
     [
         ("exit 3", 3),
-        ("exit 255", 255),
         ("kill -TERM $$", 143),
-        ("kill -KILL $$", 137),
-        ("kill -SEGV $$", 139),
+        pytest.param("exit 255", 255, marks=pytest.mark.exhaustive),
+        pytest.param("kill -KILL $$", 137, marks=pytest.mark.exhaustive),
+        pytest.param("kill -SEGV $$", 139, marks=pytest.mark.exhaustive),
     ],
 )
 def test_the_agents_end_is_ours(nddt: Caller, script: str, code: int) -> None:
@@ -271,11 +306,21 @@ def test_stdin_may_end_before_stdout(nddt: Caller) -> None:
     assert (done.code, done.stdout, done.stderr) == (4, b"got two\nbye\n", b"")
 
 
+@pytest.mark.same_everywhere
 def test_a_prompt_alone_leaves_stdin_empty(nddt: Caller) -> None:
     """An agent that reads stdin does not wait for anybody."""
     done = nddt.with_agent("cat; echo end").having(ANTHROPIC_API_KEY=KEY)("run", "--prompt", "x")
 
     assert (done.code, done.stdout, done.stderr) == (0, b"end\n", b"")
+
+
+def arguments(done: Done) -> list[str]:
+    """Read what the agent was called with, but for what nddt adds by itself."""
+    words = done.stdout.decode().split("\0")[:-1]
+    words.remove("--allowedTools=Bash,Edit,NotebookEdit,Write")
+    at = words.index("--session-id")
+    del words[at : at + 2]
+    return words
 
 
 def test_arguments_arrive_exactly(nddt: Caller) -> None:
@@ -286,20 +331,27 @@ def test_arguments_arrive_exactly(nddt: Caller) -> None:
     done = caller("run", "--prompt", "last one", "--", *AWKWARD, *long)
 
     assert (done.code, done.stderr) == (0, b"")
-    expected = ("--print", *AWKWARD, *long, "--", "last one")
-    assert expected == tuple(done.stdout.decode().split("\0")[:-1])
+    assert ["--print", *AWKWARD, *long, "--", "last one"] == arguments(done)
 
 
-@pytest.mark.parametrize("prompt", AWKWARD[2:-1])
+@pytest.mark.same_everywhere
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        pytest.param(one, marks=() if number % 3 == 0 else pytest.mark.exhaustive)
+        for number, one in enumerate(AWKWARD[2:-1])
+    ],
+)
 def test_awkward_prompts_arrive_exactly(nddt: Caller, prompt: str) -> None:
     """A prompt is one argument, whatever it looks like."""
     caller = nddt.with_agent("printf '%s\\0' \"$@\"").having(ANTHROPIC_API_KEY=KEY)
 
     done = caller("run", "--prompt", prompt)
 
-    assert (0, f"--print\0--\0{prompt}\0", "") == (done.code, done.stdout.decode(), done.said)
+    assert (0, ["--print", "--", prompt], "") == (done.code, arguments(done), done.said)
 
 
+@pytest.mark.same_everywhere
 def test_agent_args_are_split_as_in_a_shell(nddt: Caller) -> None:
     """--agent-args is one text with quotes."""
     caller = nddt.with_agent("printf '%s\\0' \"$@\"").having(ANTHROPIC_API_KEY=KEY)
@@ -307,8 +359,8 @@ def test_agent_args_are_split_as_in_a_shell(nddt: Caller) -> None:
     given = "--tool 'a b' \"it's\" '' $HOME \\* grüße"
     done = caller("run", "--prompt", "x", "--agent-args", given)
 
-    expected = ["--print", "--tool", "a b", "it's", "", "$HOME", "*", "grüße", "--", "x", ""]
-    assert (0, expected) == (done.code, done.stdout.decode().split("\0"))
+    expected = ["--print", "--tool", "a b", "it's", "", "$HOME", "*", "grüße", "--", "x"]
+    assert (0, expected) == (done.code, arguments(done))
 
 
 def test_wanted_variables_and_no_others_reach_the_agent(nddt: Caller, workspace: Path) -> None:
@@ -323,7 +375,10 @@ def test_wanted_variables_and_no_others_reach_the_agent(nddt: Caller, workspace:
     assert "not used: NDDT_ENV_VARS (line 2)" in hostile.said
     assert not any(value in hostile.stdout for value in (b"a b", b"it's", "ü".encode()))
     agreed = caller("trust", "--yes")
-    assert agreed.lines == ["NDDT_ENV_VARS=MINE_*,FROM_FILE,TOKEN_A  # line 2"]
+    assert agreed.lines == [
+        "FROM_FILE=a b  # line 1",
+        "NDDT_ENV_VARS=MINE_*,FROM_FILE,TOKEN_A  # line 2",
+    ]
     done = caller.having(ANTHROPIC_BASE_URL="http://127.0.0.1:9")("run", "--prompt", "x")
 
     found = dict(item.split("=", 1) for item in done.stdout.decode().split("\0") if item)
@@ -336,13 +391,14 @@ def test_wanted_variables_and_no_others_reach_the_agent(nddt: Caller, workspace:
 # -- many at once ---------------------------------------------------------------------------
 
 
-def test_twenty_runs_at_once(nddt: Caller) -> None:
+@pytest.mark.parametrize("count", [5, pytest.param(20, marks=pytest.mark.exhaustive)])
+def test_many_runs_at_once(nddt: Caller, count: int) -> None:
     """Each gets its own answer, and nothing is left."""
-    started = [nddt.start("run", "--demo", "--prompt", f"I am number {i}.") for i in range(20)]
+    started = [nddt.start("run", "--demo", "--prompt", f"I am number {i}.") for i in range(count)]
 
     ended = [end(one, 120) for one in started]
 
-    assert [(one.code, one.said) for one in ended] == [(0, "")] * 20
+    assert [(one.code, one.said) for one in ended] == [(0, "")] * count
     for number, one in enumerate(ended):
         assert f"“I am number {number}.”".encode() in one.stdout
 
@@ -361,7 +417,13 @@ def test_nothing_is_shared_without_a_workspace(nddt: Caller, mine_name: str) -> 
 @ON_DOCKER
 @pytest.mark.parametrize(
     "name",
-    ["two words", "a,b", "c:d", "it's", 'say "hi"', "grüße 日本語", "$HOME;%h", "x\ny", "-d"],
+    [
+        *("a,b", 'say "hi"', "grüße 日本語", "x\ny"),
+        *(
+            pytest.param(one, marks=pytest.mark.exhaustive)
+            for one in ("two words", "c:d", "it's", "$HOME;%h", "-d")
+        ),
+    ],
 )
 def test_awkward_directories_work(nddt: Caller, name: str) -> None:
     """Any directory's name can be shown to the agent, ephemeral and persistent."""
@@ -375,3 +437,12 @@ def test_awkward_directories_work(nddt: Caller, name: str) -> None:
 
     assert (done.code, done.stdout, done.said) == (0, b"ok\n", "")
     assert (directory / "copy").read_text() == "seen"
+
+
+def test_letters_and_the_clock_are_the_users(nddt: Caller) -> None:
+    """Programs count letters, not bytes, and know the time zone."""
+    look = "printf ü | wc -m; date -d '2026-07-01 12:00 UTC' +%H:%M"
+
+    done = nddt.having(TZ="Europe/Berlin")("shell", "--command", look)
+
+    assert (done.code, done.stdout, done.said) == (0, b"1\n14:00\n", "")

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
+from dataclasses import replace
+from subprocess import PIPE
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.integration.conftest import ON_DOCKER
-from tests.integration.contract import KEY, Caller
+from tests.integration.contract import KEY, Caller, ended
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.integration.contract import Outside
+
+
+def docker(*words: str) -> None:
+    """Have the engine do something, without nddt."""
+    subprocess.run(("docker", *words), check=True, capture_output=True, timeout=60)
+
 
 alone = pytest.mark.skipif(
     os.getuid() != 0, reason="removes all that the owner has; only root can be another owner"
@@ -49,14 +60,29 @@ def test_tasks_chain_over_one_sandbox(nddt: Caller, outside: Outside) -> None:
     assert not outside.sandboxes()
 
 
-def test_a_failing_task_ends_the_chain(kept: Caller, outside: Outside) -> None:
-    """Its exit code is the command's, and what follows is not done."""
-    words = (kept.task("shell"), "--command", "exit 5", kept.task("cleanup"), "--all", "--yes")
+@pytest.mark.same_everywhere
+def test_a_failing_task_ends_the_chain_but_for_its_clean_up(nddt: Caller, outside: Outside) -> None:
+    """Its exit code is the command's, and of what follows only `cleanup` is done."""
+    make = nddt.task("create-sandbox")
+    words = (make, nddt.task("shell"), "--command", "exit 5", nddt.task("list"))
 
-    done = kept(kept.task("create-sandbox"), *words)
+    done = nddt.having(NDDT_PERSISTENT="true")(*words, nddt.task("cleanup"), "--yes")
 
-    assert (done.code, len(done.lines)) == (5, 1)
-    assert [done.lines[0]] == list(outside.sandboxes())
+    assert (done.code, done.lines, done.said) == (5, [done.lines[0]] * 2, "")
+    assert not outside.sandboxes()
+
+
+@pytest.mark.same_everywhere
+def test_a_clean_up_that_fails_too_does_not_hide_the_failure(
+    kept: Caller, outside: Outside
+) -> None:
+    """Without consent it says what it would have removed; the code is the first one."""
+    make, shell = kept.task("create-sandbox"), (kept.task("shell"), "--command", "exit 5")
+
+    done = kept(make, *shell, kept.task("cleanup"))
+
+    assert (done.code, list(outside.sandboxes())) == (5, done.lines)
+    assert f"Remove {done.lines[0]} (running)?" in done.said
 
 
 def test_a_shell_command_has_stdin_and_a_code(nddt: Caller) -> None:
@@ -96,20 +122,55 @@ def test_an_empty_list(nddt: Caller) -> None:
 
 
 @ON_DOCKER
-def test_a_clean_up_takes_what_is_left_over_here(kept: Caller, outside: Outside) -> None:
-    """By default only what is stopped, and only in this directory."""
-    name = kept.make_sandbox()
+def test_a_clean_up_takes_what_is_of_here(kept: Caller, outside: Outside, mine_name: str) -> None:
+    """Running or not, but not a run that goes on in another terminal, nor another directory's."""
     elsewhere = kept.directory / "elsewhere"
     elsewhere.mkdir()
     other = kept.to(elsewhere).make_sandbox()
-    assert kept.to(elsewhere)("stop").code == 0
+    words = ("shell", "--command", "echo begun; read line")
 
-    assert ((done := kept("cleanup", "--yes")).code, done.lines) == (0, [])
-    assert kept("stop").code == 0
-    assert (0, [name]) == ((done := kept("cleanup", "--yes")).code, done.lines)
+    with ended(kept.having(NDDT_PERSISTENT="").start(*words, stdin=PIPE)) as running:
+        assert running.stdout
+        assert running.stdin
+        assert running.stdout.readline() == b"begun\n"
+        name = kept.make_sandbox()
+        second = kept.having(NDDT_NAME=mine_name).make_sandbox()
+        assert kept("stop").code == 0
+        done = kept("cleanup", "--yes")
+        running.stdin.write(b"end\n")
+        running.stdin.close()
+        assert running.wait(60) == 0
+
+    assert (done.code, {*done.lines}) == (0, {name, second})
     assert [other] == list(outside.sandboxes())
 
 
+@ON_DOCKER
+@alone
+def test_marks_of_an_image_make_no_sandbox(kept: Caller, outside: Outside, mine_name: str) -> None:
+    """What runs from nddt's image, or from one made of a sandbox, is not nddt's to remove."""
+    sandbox = kept.make_sandbox()
+    image = json.loads(kept("list", "--json").stdout)[0]["image"]
+    names = (mine_name, f"{mine_name}-2")
+    docker("commit", sandbox, mine_name)
+    docker("run", "--detach", "--entrypoint", "sleep", "--name", names[0], image, "600")
+    docker("create", "--name", names[1], mine_name)
+    try:
+        listed = kept("list", "--all-owners").stdout.decode()
+        refused = [kept(task, "--name", name) for task in ("stop", "cleanup") for name in names]
+        done = kept("cleanup", "--all", "--yes")
+        left = {*outside.sandboxes()}
+    finally:
+        docker("rm", "--force", *names)
+        docker("rmi", mine_name)
+
+    assert not {*names} & {*listed.split()}
+    assert [(one.code, "not nddt's" in one.said) for one in refused] == [(73, True)] * 4
+    assert (done.code, done.lines) == (0, [sandbox])
+    assert left == {*names}
+
+
+@pytest.mark.same_everywhere
 def test_nothing_is_removed_without_consent(kept: Caller, outside: Outside) -> None:
     """Nobody can be asked: 64, the name, the way to agree; --dry only names it."""
     name = kept.make_sandbox()
@@ -173,9 +234,9 @@ def test_a_name_of_somebody_elses_is_refused(
         ("cleanup", "--name", mine_name, "--yes"),
     )
 
-    for other in (outside.stranger, outside.neighbour):
+    for other, tried in ((outside.stranger, commands[::3]), (outside.neighbour, commands)):
         with other(mine_name):
-            for words in commands:
+            for words in tried:
                 done = caller(*words)
                 assert (done.code, done.stdout) == (73, b""), (words, done.said)
                 assert len(done.said.splitlines()) == 1, (words, done.said)
@@ -189,3 +250,29 @@ def test_a_sandbox_that_is_not_there(nddt: Caller, mine_name: str) -> None:
         done = nddt(*words, "--name", mine_name)
         assert (done.code, len(done.said.splitlines())) == (69, 1), done.said
         assert "create-sandbox" in done.said
+
+
+@alone
+def test_a_run_of_a_machine_of_the_same_name(nddt: Caller, outside: Outside, runtime: Path) -> None:
+    """As a CI's runners have, on one engine or account: its clean-up is not that of ours."""
+    words = (*nddt.launcher[:-1], "unshare", "--pid", "--fork", "--mount-proc", nddt.launcher[-1])
+    twin = replace(nddt, launcher=words).having(
+        XDG_STATE_HOME=str(runtime / "state"), XDG_RUNTIME_DIR=str(runtime)
+    )
+
+    with ended(nddt.start("shell", "--command", "echo begun; read line", stdin=PIPE)) as running:
+        assert running.stdout
+        assert running.stdin
+        assert running.stdout.readline() == b"begun\n"
+        (name,) = outside.sandboxes()
+        here = twin("cleanup", "--yes")
+        everywhere = twin("cleanup", "--all", "--yes")
+        still = outside.sandboxes()
+        running.stdin.write(b"end\n")
+        running.stdin.close()
+        assert running.wait(60) == 0
+
+    assert (here.code, here.stdout) == (0, b""), here.said
+    assert (everywhere.code, everywhere.stdout) == (0, b""), everywhere.said
+    assert f"{name} runs for another machine's" in everywhere.said
+    assert still == {name: "running"}

@@ -63,7 +63,11 @@ def test_the_agents_screen(nddt: Caller) -> None:
 
 
 @pytest.mark.parametrize(
-    "variable", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"]
+    "variable",
+    [
+        *("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"),
+        pytest.param("ANTHROPIC_AUTH_TOKEN", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_first_conversation_asks_nothing(
     nddt: Caller, model: Callable[..., ScriptedModel], variable: str
@@ -175,7 +179,7 @@ def test_an_ended_conversation_gives_the_terminal_back(
         assert terminal.before == terminal.attributes
         assert terminal.output.rfind(b"\x1b[?1049l") > terminal.output.rfind(b"\x1b[?1049h")
         assert b"\x1b[?1000l" in terminal.output
-    assert eventually(lambda: not outside.sandboxes(), outside.gone_s)
+    assert outside.is_gone(lambda: not outside.sandboxes())
 
 
 def test_a_lost_terminal_ends_an_ephemeral_conversation(nddt: Caller, outside: Outside) -> None:
@@ -184,8 +188,7 @@ def test_a_lost_terminal_ends_an_ephemeral_conversation(nddt: Caller, outside: O
         assert terminal.shows("I am number"), terminal.text
         terminal.hang_up()
         assert terminal.code(2 * GONE_S) is not None
-    gone_s = outside.gone_s
-    assert eventually(lambda: not outside.sandboxes() and not processes(nddt.runtime), gone_s)
+    assert outside.is_gone(lambda: not outside.sandboxes() and not processes(nddt.runtime))
 
 
 def test_a_kept_agent_is_come_back_to(kept: Caller) -> None:
@@ -222,6 +225,7 @@ def test_a_shell_at_the_terminal(nddt: Caller) -> None:
         assert terminal.code() == 9, terminal.text
 
 
+@pytest.mark.same_everywhere
 @pytest.mark.parametrize("persistent", ["false", "true"])
 def test_a_failure_before_the_agent_leaves_the_screen_alone(
     nddt: Caller, outside: Outside, persistent: str

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from scripts import engine, process
-from scripts.engine import daemon as local
-from scripts.engine import privilege, programs, scratch
-from scripts.engine.daemon import Daemon
-from scripts.errors import CannotCreateError, UnavailableError
+from scripts.errors import CannotCreateError, EndedBySignalError, UnavailableError
+from scripts.machine import engine, process, signals
+from scripts.machine.engine import daemon as local
+from scripts.machine.engine import debian, privilege, programs
+from scripts.machine.engine.daemon import Daemon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a
 @pytest.fixture(scope="module", autouse=True)
 def _programs() -> None:
     """What the tests need is installed on a machine that is there for tests."""
-    needed = ("docker", "dockerd", "debootstrap")
+    needed = ("docker", "dockerd", "mmdebstrap", "newuidmap")
     if os.environ.get("CI"):
         engine.ensure_installed(needed, yes=True, environ=os.environ)
     elif programs.missing(needed):
@@ -66,7 +66,7 @@ class Place:
 
     def start(self) -> None:
         """Start it, without consent: that is asked for elsewhere."""
-        local.start(self.daemon, self.environ)
+        local.start_daemon(self.daemon, self.environ)
 
     def docker(self, *words: str) -> str:
         """Run a docker command there, and give what it prints."""
@@ -248,7 +248,7 @@ def test_a_slow_daemon_is_waited_for_and_not_started_again(place: Place) -> None
     """The one who waited in vain says so; the next one waits on."""
     impatient = replace(place.daemon, wait_s=0)
     with pytest.raises(UnavailableError, match="did not answer in 0 s"):
-        local.start(impatient, place.environ)
+        local.start_daemon(impatient, place.environ)
     _eventually(lambda: local.is_running(place.daemon))
     place.start()
 
@@ -259,7 +259,7 @@ def test_a_daemon_that_ends_at_once(place: Place) -> None:
     """Its last lines say why."""
     broken = replace(place.daemon, arguments=("--no-such-flag",))
     with pytest.raises(UnavailableError) as caught:
-        local.start(broken, place.environ)
+        local.start_daemon(broken, place.environ)
 
     assert caught.value.exit_code == 69
     assert caught.value.message == "dockerd ended at once"
@@ -280,18 +280,13 @@ def test_without_consent_no_daemon_is_started(place: Place) -> None:
 # -- the base image ---------------------------------------------------------------------------
 
 
-def _trees(pid: int) -> list[Path]:
-    """Give the directories in which a process makes, or made, a system."""
-    return list(scratch.PARENT.glob(f"{scratch.PREFIX}{pid}-*"))
-
-
 def test_without_consent_no_image_is_made(running: Place) -> None:
     """It cannot be pulled; the commands that make it are told."""
     with pytest.raises(UnavailableError) as caught:
         engine.ensure_base(IMAGE, yes=False, environ=running.environ)
 
     assert caught.value.message.startswith(f"{IMAGE} cannot be pulled: ")
-    assert "debootstrap --variant=minbase" in caught.value.next_step
+    assert "mmdebstrap --variant=minbase" in caught.value.next_step
     assert f"docker import /var/tmp/trixie.tar {IMAGE}" in caught.value.next_step
     assert not running.docker("images", "--quiet")
 
@@ -306,132 +301,78 @@ def test_an_image_that_is_no_debian_cannot_be_made(running: Place) -> None:
     assert "NDDT_BASE_IMAGE" in caught.value.next_step
 
 
-def test_an_unknown_suite(running: Place) -> None:
-    """Told apart from a mirror that is down."""
+def _reaching_mirrors(place: Place) -> dict[str, str]:
+    """Build its environment without the proxy that keeps registries away."""
+    proxies = {k: v for k, v in os.environ.items() if k.lower() in {"http_proxy", "https_proxy"}}
+    return {k: v for k, v in place.environ.items() if "PROXY" not in k} | proxies
+
+
+@pytest.fixture
+def nursery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory in which systems grow."""
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(debian, "PLACE", str(tmp_path))
+    return tmp_path
+
+
+def test_an_unknown_suite(running: Place, nursery: Path) -> None:
+    """The mirror's answer is shown."""
+    environ = _reaching_mirrors(running)
     with pytest.raises(CannotCreateError) as caught:
-        engine.bootstrap_base("debian:nosuch-slim", yes=True, environ=running.environ)
+        engine.bootstrap_base("debian:nosuch-slim", yes=True, environ=environ)
 
     assert caught.value.exit_code == 73
-    assert "does not know the suite nosuch" in caught.value.message
+    assert caught.value.message.startswith("debian:nosuch-slim could not be made from ")
+    assert "nosuch" in caught.value.detail
     assert "NDDT_BASE_IMAGE" in caught.value.next_step
-    assert not _trees(os.getpid())
+    assert not list(nursery.iterdir())
+    assert not running.docker("images", "--quiet")
 
 
 # What `inv docker.bootstrap-base` does, in a process that can be ended.
 BOOTSTRAP = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from scripts import engine
-engine.bootstrap_base(sys.argv[1], yes=True, environ=dict(os.environ))
+from scripts.machine import engine, signals
+from scripts.machine.engine import debian
+debian.PLACE = sys.argv[2]
+with signals.raised():
+    engine.bootstrap_base(sys.argv[1], yes=True, environ=dict(os.environ))
 """
 
 
-@pytest.fixture
-def bootstrapping(running: Place) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that makes the base image."""
-    environ = {**running.environ, "PYTHONPATH": str(REPOSITORY)}
-    for name in ("HTTP_PROXY", "HTTPS_PROXY"):  # the one of the test reaches no mirror
-        del environ[name]
-        environ |= {key: os.environ[key] for key in (name, name.lower()) if key in os.environ}
-    argv = [sys.executable, "-c", BOOTSTRAP, IMAGE]
-    with subprocess.Popen(argv, env=environ, stderr=subprocess.DEVNULL) as started:
-        yield started
-        started.kill()
-    _eventually(lambda: not _working(started.pid))
-    for tree in _trees(started.pid):
-        scratch._remove(tree, running.environ)
-
-
-def _working(pid: int) -> list[str]:
-    """Give the command lines of programs that work in the tree of that process."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and local.process_name(int(entry.name)):
-            root = entry / "root"
-            try:
-                where = f"{root.readlink()} {_command_line(int(entry.name))}"
-            except OSError:
-                continue
-            found += [where] if f"{scratch.PREFIX}{pid}-" in where else []
-    return found
-
-
 @pytest.mark.parametrize(
-    ("signum", "phase", "code"),
-    [
-        pytest.param(signal.SIGINT, "mounted", -signal.SIGINT, id="ctrl-c-while-unpacking"),
-        pytest.param(signal.SIGTERM, "begun", 1, id="sigterm-while-downloading"),
-    ],
+    "signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive)]
 )
 def test_nothing_is_left_of_an_interrupted_one(
-    bootstrapping: subprocess.Popen[bytes], signum: int, phase: str, code: int
+    running: Place, tmp_path: Path, signum: signal.Signals
 ) -> None:
-    """No directory, no process and no mount, neither at once nor later."""
-    pid = bootstrapping.pid
-    _eventually(lambda: any((tree / "tree/debootstrap").exists() for tree in _trees(pid)))
-    if phase == "mounted":
-        _eventually(lambda: any(_mounts(tree) for tree in _trees(pid)), within_s=60)
-    bootstrapping.send_signal(signum)
+    """No directory, no process and no image, while packages are on their way."""
+    environ = {**_reaching_mirrors(running), "PYTHONPATH": str(REPOSITORY)}
+    argv = [sys.executable, "-c", BOOTSTRAP, IMAGE, str(tmp_path)]
+    with subprocess.Popen(argv, env=environ, stderr=subprocess.DEVNULL) as started:
+        _eventually(lambda: list(tmp_path.glob("*/var/lib/apt/lists/*")), within_s=60)
+        started.send_signal(signum)
+        assert started.wait(30) != 0
 
-    assert bootstrapping.wait(20) == code
-    for _ in range(2):
-        assert not _working(pid)
-        assert not _trees(pid)
-        time.sleep(1)
-    assert not [one for one in _mounts(scratch.PARENT) if f"{scratch.PREFIX}{pid}-" in one]
+    assert not list(tmp_path.iterdir())
+    assert not _working(tmp_path)
+    assert not running.docker("images", "--quiet")
 
 
-def test_the_next_one_tidies_up_after_a_killed_one(
-    bootstrapping: subprocess.Popen[bytes], running: Place
-) -> None:
-    """Its debootstrap does not go on without it."""
-    pid = bootstrapping.pid
-    _eventually(lambda: any((tree / "tree/debootstrap").exists() for tree in _trees(pid)))
-    bootstrapping.kill()
-    bootstrapping.wait()
-
-    _eventually(lambda: not _working(pid), within_s=5)
-    assert _trees(pid)
-    with scratch.private_directory(running.environ) as own:
-        assert not _trees(pid)
-        assert _trees(os.getpid()) == [own]
-    assert not _trees(os.getpid())
+def _working(directory: Path) -> list[str]:
+    """List the command lines of programs that work with that directory."""
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return [words for words in map(_command_line, pids) if str(directory) in words]
 
 
-def test_only_own_trees_of_dead_processes_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, running: Place
-) -> None:
-    """Whoever made them otherwise, or still works there, keeps them."""
-    monkeypatch.setattr(scratch, "PARENT", tmp_path)
-    with subprocess.Popen(["true"]) as gone:
-        pass
-    names = (f"{gone.pid}-stale", f"{gone.pid}-another", f"{os.getppid()}-alive", "x-other")
-    stale, another, alive, other = (tmp_path / f"{scratch.PREFIX}{name}" for name in names)
-    for path in (stale, another, alive, other):
-        (path / "tree").mkdir(parents=True)
-    os.chown(another, 12345, 12345)
-    with scratch.private_directory(running.environ) as own:
-        assert sorted(tmp_path.iterdir()) == sorted((another, alive, other, own))
-    assert not own.exists()
-
-
-def test_a_program_that_is_asked_to_end_is_waited_for(project_environ: dict[str, str]) -> None:
-    """So apt-get can finish what must not be left half done."""
+def test_a_program_that_works_as_root_is_waited_for(project_environ: dict[str, str]) -> None:
+    """So apt-get can finish what must not be left half done, however much it has to say."""
     done = Path(project_environ["HOME"], "done")
-    script = 'trap "sleep 1; echo >$0; exit 3" INT; echo begun; while :; do sleep 0.1; done'
+    script = f'kill {os.getpid()}; sleep 0.5; yes | head -c 1000000; echo >"$0"'
 
-    def interrupt(_signum: int, _frame: object) -> None:
-        raise InterruptedError
-
-    before = signal.signal(signal.SIGUSR1, interrupt)
-    timer = threading.Timer(1, os.kill, (os.getpid(), signal.SIGUSR1))
-    timer.start()
-    try:
-        with pytest.raises(InterruptedError):
-            privilege.stream(("sh", "-c", script, str(done)), "a program", project_environ)
-    finally:
-        timer.join()
-        signal.signal(signal.SIGUSR1, before)
+    with signals.raised(), pytest.raises(EndedBySignalError):
+        privilege.stream(("sh", "-c", script, str(done)), "a program", project_environ)
 
     assert done.exists()
 
@@ -442,11 +383,11 @@ def project_environ(tmp_path: Path) -> dict[str, str]:
     return {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
 
 
-def test_a_base_image_is_made_where_none_can_be_pulled(running: Place) -> None:
+@pytest.mark.exhaustive
+def test_a_base_image_is_made_where_none_can_be_pulled(running: Place, nursery: Path) -> None:
     """It is a small Debian with our labels, and it is there the next time."""
     labels = {"nddt.workspace": '/a "b" $HOME'}
-    proxies = {k: v for k, v in os.environ.items() if k.lower() in {"http_proxy", "https_proxy"}}
-    environ = {k: v for k, v in running.environ.items() if "PROXY" not in k} | proxies
+    environ = _reaching_mirrors(running)
     engine.ensure_base(IMAGE, yes=True, environ=environ, labels=labels)
     engine.ensure_base(IMAGE, yes=False, environ=environ)
 
@@ -459,4 +400,4 @@ def test_a_base_image_is_made_where_none_can_be_pulled(running: Place) -> None:
     assert not running.docker(*run, "find /usr/share/man /var/cache/apt -type f -size +0")
     assert "security" in running.docker(*run, "cat /etc/apt/sources.list /etc/apt/*/*")
     assert "docker-clean" in running.docker(*run, "ls /etc/apt/apt.conf.d")
-    assert not _trees(os.getpid())
+    assert not list(nursery.iterdir())

@@ -1,7 +1,8 @@
-"""A server of the open-source release: told from others, and served by the SDK of its version."""
+"""Which parts of the SDK are used, and of which version: a server's of the open-source release."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.daytona_double import DaytonaDouble
-from tests.integration.contract import REPOSITORY, Caller, caller_of, eventually
+from tests.integration.contract import REPOSITORY, Caller, Cloud, caller_of, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 LOCK = REPOSITORY / "tests" / "locks" / "daytona-0.190.lock"
 START = "import sys; sys.path.insert(0, sys.argv[1]); from scripts.quick_start import main; "
 START += "main(sys.argv[2:])"
+
+WATCHED = """
+import atexit, json, os, sys
+from pathlib import Path
+atexit.register(lambda: Path(os.environ["SEEN"]).write_text(json.dumps(list(sys.modules))))
+"""
+LEFT_OUT = {"daytona", "daytona_sdk", "aiohttp", "httpx", "obstore", "opentelemetry", "socketio"}
+"""The SDK, and what it alone would bring."""
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +63,7 @@ def caller(
     return caller_of(double, launcher, environ, workspace)
 
 
+@pytest.mark.exhaustive
 def test_the_old_sdk_does_everything(
     caller: Caller, double: DaytonaDouble, old_python: Path, on_own_machine: tuple[str, ...]
 ) -> None:
@@ -86,3 +96,35 @@ def test_a_version_mismatch_names_the_sdk(caller: Caller, double: DaytonaDouble)
     for name in double.sandboxes():
         assert name in done.said
         double.remove_behind_back(name)
+
+
+def test_the_rest_of_the_sdk_is_left_out(
+    cloud: Cloud, on_own_machine: tuple[str, ...], tmp_path: Path
+) -> None:
+    """What a command needs of it is the generated client; a build's log is read without it, too."""
+    seen = tmp_path / "seen"
+    words = (sys.executable, "-I", "-c", WATCHED + START, str(REPOSITORY))
+    known = {"SEEN": str(seen), "NDDT_PERSISTENT": "false"}
+    agent = cloud.agent("echo well").having(**known)
+    caller = replace(agent, launcher=(*on_own_machine, *words))
+
+    def imported(*task: str) -> set[str]:
+        seen.unlink(missing_ok=True)
+        done = caller(*task, within_s=200)
+        assert done.code == 0, (task, done.said)
+        return {name.partition(".")[0] for name in json.loads(seen.read_text(encoding="utf-8"))}
+
+    for task in (
+        ("daytona.build-image",),
+        ("run", "--prompt", "x"),
+        ("daytona.create-sandbox",),
+        ("list",),
+        ("stop",),
+        ("daytona.start",),
+        ("stop",),
+        ("daytona.archive",),
+        ("cleanup", "--all", "--yes"),
+    ):
+        found = imported(*task)
+        assert "daytona_api_client" in found, task
+        assert not found & LEFT_OUT, task

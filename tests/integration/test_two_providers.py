@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.daytona_double import DaytonaDouble, Row
+from tests.integration.conftest import HOST
 from tests.integration.contract import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.integration.contract import Caller, Cloud, Done
 
@@ -57,3 +63,24 @@ def test_one_name_at_two_providers(callers: dict[str, Caller]) -> None:
     assert callers["docker"]("stop").code == 0
     assert shell(callers["daytona"], "cat /tmp/which").lines == ["daytona"]
     assert len(callers["daytona"]("ports").lines) == 2
+
+
+def test_a_task_after_a_clean_up_of_many(cloud: Cloud, workspace: Path, tmp_path: Path) -> None:
+    """Is about the caller's directory, whatever the threads that removed sandboxes did."""
+    owner = f"{pwd.getpwuid(os.getuid()).pw_name}@"
+    owner += HOST if os.getuid() == 0 else socket.gethostname()
+    labels = {"nddt": "persistent", "nddt.created": "1", "nddt.owner": owner}
+    with DaytonaDouble(minute_s=1.0) as double:
+        double.add_sandboxes([Row(name=f"box-{i}", labels=labels) for i in range(24)])
+        (workspace / "mark").touch()
+        # The directory is shown here, and what nddt keeps is shown to no sandbox.
+        caller = cloud.caller.having(
+            **double.environ, NDDT_WORKSPACE="", XDG_STATE_HOME=str(tmp_path)
+        )
+        look = "cd /workspace; ls mark"
+
+        done = caller("daytona.cleanup", "--all", "--yes", "docker.shell", "--command", look)
+
+        assert (done.code, done.lines[-1]) == (0, "mark"), done.said
+        assert len(done.lines) == 25
+        assert not double.sandboxes()

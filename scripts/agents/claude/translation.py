@@ -29,7 +29,7 @@ SYSTEM = ("/bin/", "/usr/bin/", "/usr/local/bin/", "/usr/sbin/", "/sbin/")
 
 
 def as_object(value: object) -> dict[str, Any]:
-    """Give what should be a JSON object; anything else is an empty one."""
+    """Return what should be a JSON object; anything else is an empty one."""
     return value if isinstance(value, dict) else {}
 
 
@@ -48,9 +48,13 @@ class Translation:
     """Files of the configuration that commands refer to."""
     variables: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    expanded: frozenset[str] | None = None
+    """Variables that definitions of servers may name; None for all."""
+    withheld: set[str] = field(default_factory=set)
+    """Those that they do name, and may not."""
 
     def fitting(self, text: str) -> str | None:
-        """Give a text with its paths in the sandbox; None if one has no place there."""
+        """Return a text with its paths in the sandbox; None if one has no place there."""
         for here, there in self.places.items():
             # What goes on is another name, and what comes before makes it another path.
             pattern = rf"(?<![\w/.~-]){re.escape(here)}(?![\w.-])"
@@ -72,7 +76,7 @@ class Translation:
         return "/" not in program or program.startswith(known)
 
     def command(self, text: str) -> str | None:
-        """Give a shell command that works in a sandbox or does nothing there; None for none."""
+        """Return a shell command that works in a sandbox or does nothing there; None for none."""
         fitting = self.fitting(text)
         first = re.match(r"\s*[\"']?([^\s;|&()<>\"']+)", fitting or "")
         if fitting is None or first is None or not self._is_there(first[1]):
@@ -82,7 +86,7 @@ class Translation:
         return fitting
 
     def hooks(self, found: object) -> dict[str, Any]:
-        """Give the hooks whose programs can be there."""
+        """Return the hooks whose programs can be there."""
         kept: dict[str, Any] = {}
         for event, matchers in as_object(found).items():
             groups = []
@@ -104,7 +108,7 @@ class Translation:
         return {**hook, "command": command}
 
     def settings(self, found: dict[str, Any]) -> dict[str, Any]:
-        """Give the part of settings.json that makes sense in a sandbox."""
+        """Return the part of settings.json that makes sense in a sandbox."""
         self.left_out += sorted(USELESS & set(found))
         kept = {name: value for name, value in found.items() if name not in USELESS | {"env"}}
         for name, value in as_object(found.get("env")).items():
@@ -127,7 +131,7 @@ class Translation:
         return kept
 
     def servers(self, found: object) -> dict[str, Any]:
-        """Give the MCP servers that can work in a sandbox, without their secrets.
+        """Return the MCP servers that can work in a sandbox, without their secrets.
 
         Claude Code expands `${NAME}` in their definitions, so a secret is in a variable.
         """
@@ -145,7 +149,7 @@ class Translation:
         return kept
 
     def _can_start(self, server: dict[str, Any]) -> bool:
-        """Give a server's program and arguments their paths in the sandbox, if they have any."""
+        """Translate a server's program and arguments to paths in the sandbox, if they have any."""
         if not isinstance(server.get("command"), str):
             return True
         arguments = server.get("args")
@@ -158,6 +162,9 @@ class Translation:
 
     def _secret(self, server: str, key: str, value: str) -> str:
         def known(match: re.Match[str]) -> str:
+            if self.expanded is not None and match[1] not in self.expanded:
+                self.withheld |= {match[1]} & self.environment.keys()
+                return (match[2] or "")[2:]
             return self.environment.get(match[1]) or (match[2] or "")[2:]
 
         variable = f"NDDT_MCP_{naming.digest((server, key), 10)}"

@@ -3,84 +3,82 @@
 from __future__ import annotations
 
 import logging
-import re
-import shlex
-import time
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from scripts import naming, process, signals
-from scripts.errors import (
-    CannotCreateError,
-    ConfigError,
-    EndedBySignalError,
-    NddtError,
-    NoImageError,
-    UnavailableError,
-)
-from scripts.host import CA_BUNDLE, Host
-from scripts.providers import Sandbox, Specification
-from scripts.providers.daytona import access
-from scripts.providers.daytona.access import Access
+from scripts.errors import ConfigError
+from scripts.machine import files, process, search_path
+from scripts.naming import said
+from scripts.providers.daytona.actions import ACTIONS as ACTIONS
+from scripts.providers.daytona.settings import HOSTED, SIZE, DaytonaSettings
+from scripts.settings.host import CA_BUNDLE, Host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from scripts.image import Recipe
-    from scripts.providers import Link
+    from scripts.contracts.image import Recipe
+    from scripts.contracts.sandbox import Link, Sandbox, Specification
     from scripts.providers.daytona.api import Api
-    from scripts.settings import Settings
+    from scripts.settings.fields import Settings
 
 log = logging.getLogger("nddt")
 
 NAME = "daytona"
 TITLE = "Daytona"
-IS_REMOTE = True
-HOSTED = "https://app.daytona.io/api"
-FINGERPRINT = f"{naming.LABEL}.fingerprint"
-DEFAULT_SIZE = (2, 4, 8)
-"""CPUs, memory and disk in GiB."""
-EPHEMERAL_IDLE_MINUTES = 15
-"""How long an ephemeral sandbox may outlive a client that was killed or cut off."""
-CREATE_S = 60
-"""How long the SDK may take to make a sandbox, before we look for ourselves."""
-START_S = 180
-REMOVE_S = 30
-_MISSING = re.compile(r"Snapshot \S+ (not found|is (?!not ))")
-"""What a sandbox is refused with whose snapshot is not there, is not ready, or sleeps."""
-GONE = {"destroying", "destroyed"}
-FAILED = {"error", "build_failed"}
-STARTABLE = {"stopped", "archived"}
+SETTINGS = DaytonaSettings
+USUAL = {"NDDT_CPUS": SIZE[0], "NDDT_MEMORY": SIZE[1]}
+VARIABLES = ("DAYTONA_*",)
+LISTENERS = ("daytona",)
+STARTS_SLOWLY = True
+ANSWERS_SLOWLY = True
+FALLS_SILENT = True
+BREAKS = True
+HAS_ROUTES = True
+
+
+def is_set_up(settings: Settings) -> bool:
+    """Tell whether there is a key of an account."""
+    return bool(settings.of(DaytonaSettings).api_key)
+
+
+def posture(settings: Settings) -> tuple[tuple[str, str, str], ...]:  # noqa: ARG001
+    """Have none that is its own."""
+    return ()
+
+
+def idle_s(settings: Settings) -> int:
+    """Tell what the user has set."""
+    return settings.of(DaytonaSettings).idle_minutes * 60
 
 
 def workspace(settings: Settings) -> str:  # noqa: ARG001  (the protocol's)
-    """Give a copy: the cloud cannot see this machine's files."""
+    """Return a copy: the cloud cannot see this machine's files."""
     return "sync"
 
 
 def user(settings: Settings) -> tuple[int, int]:  # noqa: ARG001  (the protocol's)
-    """Give the same for everybody: an organization shares snapshots."""
+    """Return the same for everybody: an organization shares snapshots."""
     return (1000, 1000)
 
 
 def network(settings: Settings, found: Host) -> Host:
-    """Give nothing of this machine's network to a sandbox in the cloud."""
-    if settings.daytona_api_url != HOSTED:
+    """Return nothing of this machine's network to a sandbox in the cloud."""
+    if settings.of(DaytonaSettings).api_url != HOSTED:
         return found
     return Host(ca_certs="", proxies={}, apt_mirror="", npm_registry="", pip_index_url="")
 
 
 def _size(settings: Settings) -> tuple[int, int, int]:
-    cpu, memory, disk = DEFAULT_SIZE
-    return settings.cpus or cpu, settings.memory_gib or memory, settings.disk_gib or disk
+    cpu, memory, disk = SIZE
+    chosen = settings.of(DaytonaSettings).disk_gib
+    return settings.cpus or cpu, settings.memory_gib or memory, chosen or disk
 
 
 def image_name(settings: Settings, recipe: Recipe, version: str) -> str:
-    """Give `nddt-<agent>-<version>-<hash>`: sizes belong to a snapshot, too."""
-    if settings.daytona_snapshot:
-        return settings.daytona_snapshot
+    """Name `nddt-<agent>-<version>-<hash>`: sizes belong to a snapshot, too."""
+    if chosen := settings.of(DaytonaSettings).snapshot:
+        return chosen
     return f"nddt-{recipe.tag(version, map(str, _size(settings)))}"
 
 
@@ -88,7 +86,7 @@ def check_mount(settings: Settings) -> None:
     """Refuse: the cloud cannot see this machine's files."""
     if settings.workspace != "mount":
         problem = f"NDDT_MOUNTS ({settings.sources['NDDT_MOUNTS']}) needs Docker on this machine"
-        raise ConfigError(problem, "take it away, or copy files with: inv cp")
+        raise ConfigError(problem, f"take it away, or copy files with: {said('cp')}")
     raise ConfigError(
         f"Daytona cannot see the files of this machine ({settings.sources['NDDT_WORKSPACE']} "
         "says NDDT_WORKSPACE=mount)",
@@ -97,7 +95,7 @@ def check_mount(settings: Settings) -> None:
 
 
 def check_limits(settings: Settings) -> None:
-    """Refuse what is a container's: the platform confines its sandboxes in its own way."""
+    """Refuse what is a container's, and what cannot be behind the wall of `wall.py`."""
     for name, value in (
         ("NDDT_PIDS", settings.pids),
         ("NDDT_READONLY_ROOT", settings.readonly_root),
@@ -107,6 +105,16 @@ def check_limits(settings: Settings) -> None:
         if is_wanted and value:
             problem = f"{name}={str(value).lower()} ({settings.sources[name]}) needs Docker"
             raise ConfigError(f"{problem}, Daytona has no such limit", "take it away")
+    for name, chosen in (
+        ("NDDT_SUDO", str(settings.sudo).lower() if settings.sudo else ""),
+        ("NDDT_DOCKER_FORWARD", settings.docker_forward),
+    ):
+        if chosen and settings.network != "open":
+            raise ConfigError(
+                f"{name}={chosen} ({settings.sources[name]}) needs more than one user, which a "
+                f"Daytona sandbox without a network has not (NDDT_NETWORK={settings.network})",
+                f"take {name} away, or set NDDT_NETWORK=open",
+            )
 
 
 def docker_risk(settings: Settings) -> str:
@@ -118,7 +126,7 @@ def docker_risk(settings: Settings) -> str:
 
 
 def disks(settings: Settings) -> tuple[Path, ...]:  # noqa: ARG001  (the protocol's)
-    """Give none: they are not on this machine."""
+    """Return none: they are not on this machine."""
     return ()
 
 
@@ -130,7 +138,7 @@ def _api(settings: Settings) -> Api:
 
 def prepare(settings: Settings, *, yes: bool) -> None:
     """Make sure that OpenSSH is here."""
-    from scripts import engine  # noqa: PLC0415
+    from scripts.machine import engine  # noqa: PLC0415
 
     environ = settings.process_environment
     engine.ensure_installed(("ssh", "ssh-keygen"), yes=yes, environ=environ)
@@ -139,14 +147,14 @@ def prepare(settings: Settings, *, yes: bool) -> None:
 # -- snapshots ------------------------------------------------------------------------------
 
 
-def has_image(settings: Settings, name: str) -> bool:
-    """Tell whether a snapshot can be used, waiting for one that is being built."""
+def find_image(settings: Settings, name: str) -> bool:
+    """Look a snapshot up, waiting for one that is being built; False if there is none."""
     from scripts.providers.daytona import snapshots  # noqa: PLC0415
 
     api = _api(settings)
     with api.explained("write:snapshots"):
-        found = snapshots.is_usable(api, name)
-    if not found and settings.daytona_snapshot:
+        found = snapshots.wait_until_usable(api, name)
+    if not found and settings.of(DaytonaSettings).snapshot:
         raise ConfigError(f"there is no snapshot {name}", "correct NDDT_DAYTONA_SNAPSHOT")
     return found
 
@@ -158,59 +166,30 @@ def build(settings: Settings, recipe: Recipe, version: str, *, yes: bool) -> Non
     api = _api(settings)
     name = image_name(settings, recipe, version)
     with api.explained("write:snapshots"):
-        snapshots.build(api, name, recipe.text(version), _size(settings))
+        snapshots.build_snapshot(api, name, recipe, version, _size(settings))
 
 
 def look_up(
     settings: Settings, recipe: Recipe, package: str, build_tools: Callable[[], None]
 ) -> str:
     """Ask npm, this machine's or else one in a sandbox that has only the tools."""
+    from scripts.providers.daytona import questions  # noqa: PLC0415
+
     words = ("npm", "view", package, "version")
-    if process.find("npm"):
+    if search_path.find_program("npm"):
         done = process.capture(words, env=settings.process_environment, timeout_s=60)
         if done.ok and done.stdout.strip():
             return done.stdout.split()[-1].strip("'")
     build_tools()
     variables = {"NODE_EXTRA_CA_CERTS": CA_BUNDLE, **recipe.proxies}
-    said = _asked(settings, image_name(settings, recipe, ""), words, variables)
-    # Notices to the user are in it, too.
-    versions = re.findall(r"^'?(\d+\.\d+\.\d+)'?$", said.result, re.MULTILINE)
-    if said.exit_code != 0 or not versions:
-        reason = (said.result.strip() or "it said nothing").splitlines()[-1]
-        raise CannotCreateError(
-            f"npm does not know {package}: {reason}", "check NDDT_CLAUDE_VERSION"
-        )
-    return str(versions[-1])
+    return questions.version(settings, image_name(settings, recipe, ""), words, variables)
 
 
 def ask(settings: Settings, image: str, words: Sequence[str]) -> str:
     """Run it in a sandbox of its own."""
-    said = _asked(settings, image, words, {})
-    if said.exit_code != 0:
-        reason = (said.result.strip() or "it said nothing").splitlines()[-1]
-        raise CannotCreateError(f"{image} did not answer: {reason}", "see --verbose")
-    return str(said.result)
+    from scripts.providers.daytona import questions  # noqa: PLC0415
 
-
-def _asked(
-    settings: Settings, image: str, words: Sequence[str], variables: Mapping[str, str]
-) -> Any:  # noqa: ANN401  (the SDK's)
-    """Run a program in a new sandbox, which is removed."""
-    now = int(time.time())
-    labels = naming.labels(owner=settings.owner, workspace="", mode="ephemeral", created=now, pid=0)
-    want = Specification(
-        name=f"nddt-lookup-{now}-{time.monotonic_ns() % 100000}",
-        persistent=False,
-        workspace=None,
-        user="nddt",
-        labels=labels,
-    )
-    api = _api(settings)
-    with _new(api, want, image) as made, api.explained():
-        sandbox: Any = made.handle
-        run = sandbox.process.exec
-        doing = f"ask {words[0]}"
-        return api.call(doing, run, shlex.join(words), env=dict(variables), timeout=60, within_s=70)
+    return questions.answer(settings, image, words)
 
 
 def prune_images(settings: Settings, owner: str, keep: int) -> tuple[str, ...]:  # noqa: ARG001
@@ -226,334 +205,75 @@ def prune_images(settings: Settings, owner: str, keep: int) -> tuple[str, ...]: 
 # -- sandboxes ------------------------------------------------------------------------------
 
 
-def _state(found: Any) -> str:  # noqa: ANN401  (the SDK's Sandbox)
-    return str(getattr(found.state, "value", found.state))
-
-
-def _is_gone(found: Any) -> bool:  # noqa: ANN401
-    desired = getattr(found, "desired_state", None)
-    return _state(found) in GONE or str(getattr(desired, "value", desired)) == "destroyed"
-
-
-def _sandbox(found: Any) -> Sandbox:  # noqa: ANN401
-    labels: Mapping[str, str] = found.labels or {}
-    state = _state(found)
-    return Sandbox(
-        name=found.name,
-        state="running" if state == "started" else state,
-        mode=labels.get(naming.LABEL, ""),
-        image=found.snapshot or "",
-        workspace=labels.get(f"{naming.LABEL}.workspace", ""),
-        owner=labels.get(f"{naming.LABEL}.owner", ""),
-        created=int(labels.get(f"{naming.LABEL}.created", "0")),
-        pid=int(labels.get(f"{naming.LABEL}.pid", "0")),
-        fingerprint=labels.get(FINGERPRINT, ""),
-        is_synced=f"{naming.LABEL}.sync" in labels,
-        is_offline=f"{naming.LABEL}.offline" in labels,
-        handle=found,
-    )
-
-
-def _get(api: Api, name: str) -> Any:  # noqa: ANN401  (the SDK's Sandbox, or None)
-    from scripts.providers.daytona.api import Refusal  # noqa: PLC0415
-
-    try:
-        found = api.call("look up a sandbox", api.client.get, name)
-    except Refusal as error:
-        if error.status == 404 and "Cannot " not in error.text:
-            return None
-        raise
-    return None if _is_gone(found) else found
-
-
 def find(settings: Settings, name: str) -> Sandbox | None:
     """Look a sandbox up by its name."""
+    from scripts.providers.daytona import inventory  # noqa: PLC0415
+
     api = _api(settings)
     with api.explained():
-        found = _get(api, name)
-    if found is None:
-        return None
-    if naming.LABEL not in (found.labels or {}):
-        raise CannotCreateError(
-            f"the name {name} belongs to a sandbox that is not nddt's",
-            "choose another with --name or NDDT_NAME",
-        )
-    return _sandbox(found)
+        return inventory.ours(api, name)
 
 
 def sandboxes(settings: Settings) -> tuple[Sandbox, ...]:
     """List all sandboxes of the organization that carry our label."""
-    from daytona.common.sandbox import ListSandboxesQuery  # noqa: PLC0415
+    from scripts.providers.daytona import inventory  # noqa: PLC0415
 
     api = _api(settings)
-
-    def every() -> list[Any]:
-        return list(api.client.list(ListSandboxesQuery(limit=100)))
-
     with api.explained():
-        found = api.call("list sandboxes", every, within_s=90)
-    ours = [_sandbox(one) for one in found if naming.LABEL in one.labels and not _is_gone(one)]
-    return tuple(sorted(ours, key=lambda one: -one.created))
-
-
-def _create(api: Api, want: Specification, image: str) -> Sandbox:
-    """Make a sandbox, and never lose sight of one: whatever happens, its name is known."""
-    from daytona import CreateSandboxFromSnapshotParams  # noqa: PLC0415
-
-    from scripts.providers.daytona.api import Refusal  # noqa: PLC0415
-
-    settings = api.settings
-    hours = settings.delete_after_hours
-    if want.persistent:
-        lasting: dict[str, Any] = {"auto_stop_interval": settings.idle_minutes}
-        lasting["auto_delete_interval"] = hours * 60 if hours else -1
-    elif want.is_synced:  # if its client is killed, there is work in it
-        lasting = {"auto_stop_interval": EPHEMERAL_IDLE_MINUTES}
-        lasting["auto_delete_interval"] = hours * 60 if hours else -1
-    else:
-        lasting = {"ephemeral": True, "auto_stop_interval": EPHEMERAL_IDLE_MINUTES}
-    parameters = CreateSandboxFromSnapshotParams(
-        name=want.name,
-        snapshot=image,
-        labels={**want.labels, FINGERPRINT: want.fingerprint(image)},
-        network_block_all=want.is_offline or None,
-        **lasting,
-    )
-    try:
-        made = api.call(
-            "create a sandbox",
-            api.client.create,
-            parameters,
-            timeout=0,
-            within_s=CREATE_S,
-            repeat=False,
-        )
-    except Refusal as error:
-        if error.status == 400 and _MISSING.match(error.text):
-            raise NoImageError(error.text, "build it: inv daytona.build-image") from error
-        if error.kind == "offline":
-            raise
-        try:
-            return _reconciled(api, want, error)
-        except Refusal as unknown:
-            if unknown is not error:  # else it has been looked for, and is not there
-                _warn_of(want, unknown)
-            raise
-    except (KeyboardInterrupt, EndedBySignalError):
-        with signals.ignored():
-            _remove_unseen(api, want)
-        raise
-    wanted = settings.daytona_organization
-    if wanted and made.organization_id != wanted:
-        _remove(api, _sandbox(made))
-        raise ConfigError(
-            f"DAYTONA_API_KEY belongs to the organization {made.organization_id}",
-            "correct DAYTONA_ORGANIZATION_ID, or use a key of that organization",
-        )
-    return _sandbox(made)
-
-
-def _reconciled(api: Api, want: Specification, error: Any) -> Sandbox:  # noqa: ANN401  (a Refusal)
-    """Find out what has become of a sandbox whose creation has failed, or seems to have."""
-    deadline = time.monotonic() + START_S
-    misses = 0
-    while time.monotonic() < deadline:
-        found = _get(api, want.name)
-        if found is None:
-            misses += 1
-            if misses > (3 if error.is_unsure else 0):
-                raise error
-            time.sleep(0.5)
-            continue
-        made = _sandbox(found)
-        if made.owner != api.settings.owner or made.pid != int(want.labels["nddt.pid"]):
-            raise CannotCreateError(
-                f"the name {want.name} belongs to a sandbox of {made.owner or 'somebody else'}",
-                "choose another with --name or NDDT_NAME",
-            )
-        if made.state == "running":
-            return made
-        if made.state in FAILED:
-            reason = " ".join(str(found.error_reason or error.text).split())[:300]
-            _remove(api, made)
-            raise CannotCreateError(f"the sandbox could not be started: {reason}", "try again")
-        time.sleep(0.5)
-    _remove_unseen(api, want)
-    raise error
-
-
-def _remove_unseen(api: Api, want: Specification) -> None:
-    """Remove what may have been made, or say how it is removed."""
-    from scripts.providers.daytona.api import Refusal  # noqa: PLC0415
-
-    try:
-        for _ in range(4):
-            found = _get(api, want.name)
-            if found is not None:
-                _remove(api, _sandbox(found), within_s=20)
-                return
-            time.sleep(0.5)
-    except (Refusal, NddtError) as error:
-        _warn_of(want, error)
-
-
-def _warn_of(want: Specification, error: Exception) -> None:
-    """Tell of a sandbox that may exist and cannot be looked at."""
-    log.warning(
-        "sandbox %s may exist: %s — inv daytona.cleanup --name %s --yes removes it",
-        want.name,
-        error,
-        want.name,
-    )
-
-
-@contextmanager
-def _new(api: Api, want: Specification, image: str) -> Iterator[Sandbox]:
-    """Have a sandbox until the block's end."""
-    from scripts.providers.daytona.api import Refusal  # noqa: PLC0415
-
-    with _explained_with_room(api):
-        made = _create(api, want, image)
-    try:
-        yield made
-    finally:
-        with signals.ignored():
-            try:
-                _remove(api, made, within_s=20)
-            except (Refusal, NddtError) as error:
-                log.warning(
-                    "sandbox %s could not be removed: %s — inv daytona.cleanup --name %s --yes "
-                    "does it; unused, it goes by itself after %d minutes",
-                    want.name,
-                    error,
-                    want.name,
-                    EPHEMERAL_IDLE_MINUTES,
-                )
-
-
-@contextmanager
-def _explained_with_room(api: Api) -> Iterator[None]:
-    """Explain a refusal; if it is for want of room, tell which sandboxes could make some."""
-    from scripts.providers.daytona.api import NoRoomError  # noqa: PLC0415
-
-    try:
-        with api.explained("write:sandboxes"):
-            yield
-    except NoRoomError as error:
-        ours = [one for one in sandboxes(api.settings) if one.owner == api.settings.owner]
-        error.detail = "\n".join(f"yours: {one.name} ({one.state})" for one in ours)
-        raise
+        return inventory.every(api)
 
 
 def create(settings: Settings, want: Specification, image: str) -> Sandbox:
     """Make a sandbox that stays."""
+    from scripts.providers.daytona import creation  # noqa: PLC0415
+
     api = _api(settings)
-    with _explained_with_room(api):
-        return _create(api, want, image)
+    with creation.explained_with_room(api):
+        return creation.create_running(api, want, image)
 
 
 def start(settings: Settings, sandbox: Sandbox) -> None:
     """Start a sandbox, whatever it is doing now."""
-    from scripts.providers.daytona.api import Refusal  # noqa: PLC0415
+    from scripts.providers.daytona import inventory  # noqa: PLC0415
 
     api = _api(settings)
-    deadline = time.monotonic() + START_S
     with api.explained("write:sandboxes"):
-        while time.monotonic() < deadline:
-            found = _get(api, sandbox.name)
-            state = _state(found) if found is not None else "gone"
-            if state == "started":
-                return
-            if found is None or state in FAILED:
-                reason = " ".join(str(getattr(found, "error_reason", "") or state).split())[:300]
-                raise UnavailableError(
-                    f"sandbox {sandbox.name} cannot be started: {reason}",
-                    f"make a new one: inv daytona.cleanup --name {sandbox.name}",
-                )
-            if state in STARTABLE:
-                try:
-                    api.call("start a sandbox", found.start, timeout=0, within_s=START_S)
-                except Refusal as error:
-                    if not (error.is_unsure or error.is_busy):
-                        raise
-            time.sleep(0.5)
-    raise UnavailableError(f"sandbox {sandbox.name} did not start in {START_S} s", "try again")
+        inventory.start_sandbox(api, sandbox)
 
 
 def stop(settings: Settings, sandbox: Sandbox) -> None:
     """Stop a sandbox; it keeps its disk."""
+    from scripts.providers.daytona import inventory  # noqa: PLC0415
+
     api = _api(settings)
     with api.explained("write:sandboxes"):
-        found: Any = sandbox.handle
-        api.call("stop a sandbox", found.stop, timeout=0, within_s=REMOVE_S)
-
-
-def archive(settings: Settings, sandbox: Sandbox) -> None:
-    """Move a sandbox's disk to where it costs nothing; starting it takes longer then."""
-    if sandbox.state == "running":
-        stop(settings, sandbox)
-    api = _api(settings)
-    with api.explained("write:sandboxes"):
-        found = _get(api, sandbox.name)
-        api.call("archive a sandbox", found.archive, within_s=REMOVE_S)
+        inventory.stop_sandbox(api, sandbox)
 
 
 def remove(settings: Settings, sandbox: Sandbox) -> None:
     """Delete a sandbox, and see that it is gone."""
+    from scripts.providers.daytona import inventory  # noqa: PLC0415
+
     api = _api(settings)
     with api.explained("delete:sandboxes"):
-        _remove(api, sandbox)
-
-
-def _remove(api: Api, sandbox: Sandbox, within_s: float = REMOVE_S) -> None:
-    from scripts.providers.daytona.api import Refusal  # noqa: PLC0415
-
-    found: Any = sandbox.handle
-    try:
-        api.call("delete a sandbox", found.delete, timeout=0, within_s=within_s)
-    except Refusal as error:
-        if error.status != 404:
-            raise
-    deadline = time.monotonic() + within_s
-    while (left := _get(api, sandbox.name)) is not None:
-        if left.id != found.id:
-            return
-        if time.monotonic() > deadline:
-            raise UnavailableError(f"{sandbox.name} is still {_state(left)}", "try again later")
-        time.sleep(0.5)
-
-
-def preview(settings: Settings, sandbox: Sandbox, port: int, minutes: int) -> str:
-    """Give an address at Daytona that anybody can reach a port of a sandbox by, for a time.
-
-    Args:
-        settings: See there.
-        sandbox: It must run, for there to be something to see.
-        port: Of the sandbox.
-        minutes: How long the address is good; Daytona allows a day.
-    """
-    api = _api(settings)
-    with api.explained():
-        found: Any = sandbox.handle
-        signed = api.call(
-            "sign an address", found.create_signed_preview_url, port, minutes * 60, repeat=False
-        )
-    return str(signed.url)
+        inventory.delete_sandbox(api, sandbox)
 
 
 # -- the way in -----------------------------------------------------------------------------
 
 
 def pipe_environment(settings: Settings) -> Mapping[str, str]:  # noqa: ARG001
-    """Give nothing: ssh has a configuration file."""
+    """Return nothing: ssh has a configuration file."""
     return {}
 
 
 def _access(api: Api, sandbox: Sandbox, link: Link) -> tuple[str, ...]:
+    from scripts.providers.daytona import access  # noqa: PLC0415
+
     log.info("Creating Daytona API client...")
-    found: Any = sandbox.handle
-    answer = api.call("open a sandbox", found.create_ssh_access, access.VALID_MINUTES)
-    new = Access.read(answer)
+    ask, valid = api.sandboxes.create_ssh_access, access.VALID_MINUTES
+    answer = api.call("open a sandbox", ask, sandbox.id, expires_in_minutes=valid)
+    new = access.Access.read(answer)
     new.store(link.directory)
     log.info("Connecting via SSH...")
     return new.pipe(link, api.settings.process_environment)
@@ -564,8 +284,11 @@ def ephemeral(
     settings: Settings, want: Specification, image: str, link: Link
 ) -> Iterator[tuple[str, ...]]:
     """Make a sandbox, give the way into it, and delete it."""
+    from scripts.providers.daytona import creation  # noqa: PLC0415
+
     api = _api(settings)
-    with _new(api, want, image) as made:
+    with creation.lasting_for(api, want, image) as made:
+        files.write(link.id_file, made.id)
         log.info("Sandbox is ready!")
         with api.explained("write:sandboxes"):
             way = _access(api, made, link)
@@ -573,8 +296,10 @@ def ephemeral(
 
 
 def known_pipe(settings: Settings, name: str, link: Link) -> tuple[str, ...] | None:  # noqa: ARG001
-    """Give the way that the last token still opens."""
-    known = Access.load(link.directory)
+    """Find the way that the last token still opens."""
+    from scripts.providers.daytona import access  # noqa: PLC0415
+
+    known = access.Access.load(link.directory)
     if known is None:
         return None
     log.info("Connecting via SSH...")
@@ -585,11 +310,11 @@ def pipe(settings: Settings, sandbox: Sandbox, link: Link) -> tuple[str, ...]:
     """Get a new token; it takes the place of all older ones of the sandbox."""
     api = _api(settings)
     with api.explained("write:sandboxes"):
-        if sandbox.handle is None:
-            sandbox = replace(sandbox, handle=_get(api, sandbox.name))
         return _access(api, sandbox, link)
 
 
 def explain(errors: str, link: Link) -> None:  # noqa: ARG001
     """Look at what ssh has printed."""
+    from scripts.providers.daytona import access  # noqa: PLC0415
+
     access.explain(errors)

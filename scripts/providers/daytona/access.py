@@ -9,25 +9,31 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from scripts import state
-from scripts.errors import CannotCreateError, TransportLostError
+from scripts.errors import CannotCreateError, NddtError, TransportLostError, UnavailableError
+from scripts.machine import files, foreign_json, state
+from scripts.naming import said
+from scripts.transport import ssh, wall
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from scripts.providers import Link
+    from scripts.contracts.sandbox import Link
 
 VALID_MINUTES = 24 * 60
 """How long a token lets new connections in; the others go on."""
 MARGIN_S = 60
 """A token that is valid for less than this is as good as expired."""
+_HOST = re.compile(r"\w[\w.:-]*", re.ASCII)
+_TOKEN = re.compile(r"\w[\w.~+/=-]*", re.ASCII)
+"""What goes into a configuration of ssh, whoever has chosen it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +56,9 @@ class Access:
         words = shlex.split(answer.ssh_command or "")
         port = words[words.index("-p") + 1] if "-p" in words[:-1] else "22"
         user, at, host = next((w for w in words if "@" in w), "").rpartition("@")
-        if not at or not port.isdecimal():
+        token = answer.token or user
+        is_usable = _HOST.fullmatch(host) and _TOKEN.fullmatch(token)
+        if not (at and port.isdecimal() and is_usable):
             raise CannotCreateError("Daytona's answer names no SSH gateway", "report it to Daytona")
         expires = answer.expires_at
         if expires.tzinfo is None:
@@ -58,25 +66,25 @@ class Access:
         return cls(
             host=host,
             port=int(port),
-            token=answer.token or user,
+            token=token,
             expires=min(expires.timestamp(), time.time() + VALID_MINUTES * 60),
         )
 
     @classmethod
     def load(cls, directory: Path) -> Access | None:
-        """Give what has been stored and is still valid."""
+        """Return what has been stored and is still valid."""
         try:
-            found = cls(**json.loads((directory / "access").read_text(encoding="utf-8")))
+            found = cls(**foreign_json.read_json(directory / "access"))
         except (OSError, ValueError, TypeError):
             return None
         return found if found.expires > datetime.now(UTC).timestamp() + MARGIN_S else None
 
     def store(self, directory: Path) -> None:
         """Keep it for the next connection, for our eyes only."""
-        state.write(directory / "access", json.dumps(asdict(self)))
+        files.write(directory / "access", json.dumps(asdict(self)))
 
     def pipe(self, link: Link, environ: Mapping[str, str]) -> tuple[str, ...]:
-        """Give the command that reaches `sh` in the sandbox."""
+        """Build the command that reaches `sh` in the sandbox."""
         options = {
             "HostName": self.host,
             "Port": str(self.port),
@@ -94,17 +102,17 @@ class Access:
             "LogLevel": "ERROR",
         }
         config = link.directory / "gateway"
-        lines = "".join(f"  {name} {value}\n" for name, value in options.items())
-        state.write(config, f"Host gateway\n{lines}")
-        command = shlex.join(("sh", *link.server))
+        files.write(config, ssh.section("gateway", options))
+        # Whose PATH looks the first shell up, nobody knows; what it names may be the sandbox's.
+        command = shlex.join(("/bin/sh", "-c", wall.ENTER, "nddt-wall", "sh", *link.server))
         return ("ssh", "-F", str(config), "-T", "gateway", command)
 
 
 def known_hosts(environ: Mapping[str, str]) -> Path:
-    """Give the file with the gateways' keys, each pinned when it is first used."""
+    """Name the file with the gateways' keys, each pinned when it is first used."""
     path = state.state_directory(environ) / "known_hosts"
     with contextlib.suppress(OSError):  # then ssh warns
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_private(path.parent)
     return path
 
 
@@ -113,8 +121,9 @@ def explain(errors: str) -> None:
 
     Raises:
         TransportLostError: Trying again is of no use.
+        UnavailableError: The sandbox is to have no network, and has no wall any more.
     """
-    problem = None
+    problem: NddtError | None = None
     if "HOST IDENTIFICATION HAS CHANGED" in errors or "Host key verification failed" in errors:
         problem = TransportLostError(
             "the SSH gateway has another key than before: somebody may be listening",
@@ -124,6 +133,14 @@ def explain(errors: str) -> None:
         problem = TransportLostError(
             "the sandbox has no OpenSSH server",
             "leave NDDT_DAYTONA_SNAPSHOT empty, or name a snapshot made from nddt's Dockerfile",
+        )
+    elif wall.BROKEN in errors:
+        broken = next(one for one in errors.splitlines() if wall.BROKEN in one)
+        reason = broken.partition(wall.BROKEN)[2].strip(": ") or "it does not say why"
+        problem = UnavailableError(
+            f"the sandbox cannot be kept from the network any more: {reason}",
+            f"end what is in the way: {said('daytona.stop')}, then try again; "
+            f"or remove it: {said('cleanup')}",
         )
     if problem:
         problem.is_final = True

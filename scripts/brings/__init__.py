@@ -1,0 +1,1 @@
+"""What a session brings along from this machine, one topic each."""

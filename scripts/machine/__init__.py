@@ -1,0 +1,1 @@
+"""One door to each thing of this machine."""

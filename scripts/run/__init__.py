@@ -1,0 +1,1 @@
+"""The order of steps: images, sandboxes, connections, sessions, and tidying up."""
